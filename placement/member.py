@@ -1,0 +1,23 @@
+"""Who takes part: what a node says of itself when it joins."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One node, in one incarnation."""
+
+    #: Unique over all incarnations of all nodes.
+    node: str
+    #: host:port of its peer link; empty in an embedded process.
+    address: str
+    app_id: str
+    namespace: str
+    #: The actor types with state that it hosts: these have partitions.
+    actor_types: tuple[str, ...]
+    #: What it registered, for routing activities and for saying what is missing.
+    workflows: tuple[str, ...] = ()
+    activities: tuple[str, ...] = ()
+    #: Its share of partitions relative to others.
+    weight: int = 1

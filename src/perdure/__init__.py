@@ -1,0 +1,1 @@
+"""Perdure: virtual actors and durable workflows."""
