@@ -35,6 +35,9 @@ class Clock(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         """Runs a coroutine as a task. The clock keeps the task alive until it ends."""
 
+    async def sleep(self, delay: float) -> None:
+        """Returns after `delay` seconds."""
+
     def token(self, size: int = 16) -> bytes:
         """`size` random bytes."""
 
@@ -52,6 +55,7 @@ class LoopClock:
         self.call_soon = loop.call_soon
         self.call_later = loop.call_later
         self.monotonic = time.monotonic
+        self.sleep = asyncio.sleep
 
     def now(self) -> int:
         return time.time_ns() // 1000

@@ -1,0 +1,301 @@
+"""One actor in the memory of its owner: its mailbox, its turns one at a time, its one outstanding commit."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from perdure.actors.messages import Message
+from perdure.actors.turn import Behaviour, Turn
+from perdure.errors import CorruptState, Moved, PerdureError, StoreError, StoreUnavailable
+from perdure.logs import fields
+from perdure.statestore.contract import (
+    ActorId,
+    Commit,
+    CommitResult,
+    Committed,
+    Conflict,
+    Fence,
+    Fenced,
+    Rejected,
+    Snapshot,
+)
+
+if TYPE_CHECKING:
+    from perdure.actors.host import ActorHost
+
+log = logging.getLogger("perdure.actors")
+
+#: Seconds before an activation whose code raised, or whose state cannot be read, is tried again: doubled per
+#: failure in a row up to the last.
+RETRY_FIRST = 0.1
+RETRY_LAST = 30.0
+
+
+class Phase(enum.Enum):
+    """Where an activation is. READY is the only phase in which a turn may begin."""
+
+    LOADING = "loading"
+    READY = "ready"
+    TURN = "turn"  #: an asynchronous turn is running
+    COMMITTING = "committing"
+    BROKEN = "broken"  #: its state cannot be read: every message is refused with the reason
+    GONE = "gone"
+
+
+LOADING, READY, TURN, COMMITTING, BROKEN, GONE = Phase
+
+
+class Activation:
+    """INVARIANT: at most one turn or commit at a time; `version` is that of the last commit known to be durable."""
+
+    __slots__ = (
+        "_scheduled",
+        "_turn",
+        "actor",
+        "behaviour",
+        "broken",
+        "failures",
+        "fence",
+        "host",
+        "mailbox",
+        "partition",
+        "phase",
+        "recover",
+        "touched",
+        "version",
+    )
+
+    def __init__(self, host: ActorHost, actor: ActorId, partition: int, fence: Fence) -> None:
+        self.host = host
+        self.actor = actor
+        self.partition = partition
+        self.fence = fence
+        self.mailbox: deque[Message] = deque()
+        self.phase = LOADING
+        self.version: bytes | None = None
+        #: Whether the store has the mark `recover` for this actor.
+        self.recover = False
+        self.broken: PerdureError | None = None
+        #: Failures in a row of this actor's code or state.
+        self.failures = 0
+        #: The host's tick in which it was last used.
+        self.touched = 0
+        self._turn: Turn | None = None
+        self._scheduled = False
+        self.behaviour: Behaviour = host.types[actor.type].create(self)
+
+    def __repr__(self) -> str:
+        return f"<Activation {self.actor} {self.phase.value} mailbox={len(self.mailbox)}>"
+
+    # --- from outside ------------------------------------------------------------------------------------------
+
+    def deliver(self, message: Message) -> None:
+        """Queues a message; its answer comes after the commit that contains its effect."""
+        host = self.host
+        self.touched = host.tick
+        message.arrived = host.clock.monotonic()
+        self.mailbox.append(message)
+        if self.phase is READY:
+            if not self._scheduled:
+                self._scheduled = True
+                host.clock.call_soon(self._step)
+        elif self.phase is BROKEN:
+            self._refuse_all(self.broken or CorruptState())
+
+    def wake(self) -> None:
+        """There may be something to do besides messages: calls `step` soon."""
+        if not self._scheduled and self.phase is READY:
+            self._scheduled = True
+            self.host.clock.call_soon(self._step)
+
+    def load(self) -> None:
+        """Reads the actor's state, then steps."""
+        self.phase = LOADING
+        self.host.clock.spawn(self._load())
+
+    def drop(self, reason: PerdureError) -> None:
+        """Forgets the activation; whatever waits for it is answered with `reason`. A commit in flight is still
+        answered when it turns out to be durable."""
+        if self.phase is GONE:
+            return
+        self.phase = GONE
+        self.behaviour.close()
+        self._refuse_all(reason)
+
+    # --- what behaviours use -----------------------------------------------------------------------------------
+
+    def begin(self, messages: list[Message]) -> Turn:
+        """A new turn that consumes these messages."""
+        commit = Commit(self.actor, self.partition, self.fence, self.version, self.host.clock.token(16), {})
+        return Turn(commit, messages)
+
+    # --- loading -----------------------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        attempt = 0
+        while self.phase is LOADING:
+            try:
+                snapshot = await self.host.store.load(self.actor)
+            except CorruptState as error:
+                self._break(error)
+            except (StoreUnavailable, StoreError) as error:
+                attempt += 1
+                if attempt == 1:
+                    log.warning("load.failed", extra=fields(actor=self.actor, reason=error))
+                await self.host.clock.sleep(min(0.05 * 2**attempt, 5.0))
+            else:
+                self._loaded(snapshot)
+
+    def _loaded(self, snapshot: Snapshot | None) -> None:
+        if self.phase is not LOADING:
+            return
+        self.version = snapshot.version if snapshot else None
+        self.recover = snapshot.recover if snapshot else False
+        try:
+            self.behaviour.restore(snapshot)
+        except CorruptState as error:
+            self._break(error)
+            return
+        self.phase = READY
+        self._step()
+
+    def _break(self, error: PerdureError) -> None:
+        """INVARIANT: a value that cannot be read hurts this actor only, and says so to whoever asks."""
+        log.error("state.unreadable", extra=fields(actor=self.actor, reason=error))
+        self.phase = BROKEN
+        self.broken = error
+        self._refuse_all(error)
+
+    # --- turns -------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._scheduled = False
+        if self.phase is not READY:
+            return
+        try:
+            turn = self.behaviour.step()
+        except Exception as error:
+            self._failed(error)
+            return
+        if turn is None:
+            return
+        if type(turn) is Turn:
+            self._commit(turn)
+        else:
+            assert isinstance(turn, Coroutine)
+            self.phase = TURN
+            self.host.clock.spawn(self._run(turn))
+
+    async def _run(self, work: Coroutine[Any, Any, Turn | None]) -> None:
+        try:
+            turn = await work
+        except Exception as error:
+            if self.phase is TURN:
+                self._failed(error)
+            return
+        if self.phase is not TURN:
+            for message in turn.messages if turn else ():
+                message.answer(Moved())
+            return
+        self.phase = READY
+        if turn is not None:
+            self._commit(turn)
+        elif self.mailbox:
+            self.wake()
+
+    def _failed(self, error: Exception) -> None:
+        """The behaviour itself raised: not user code, whose errors behaviours turn into answers. Its memory is not
+        to be trusted; the messages get the error, and the store's state is read again after a pause."""
+        log.error("turn.failed", extra=fields(actor=self.actor), exc_info=error)
+        self.failures += 1
+        self.phase = LOADING
+        self._refuse_all(error if isinstance(error, PerdureError) else PerdureError(f"internal error: {error!r}"))
+        delay = min(RETRY_FIRST * 2**self.failures, RETRY_LAST)
+        self.host.clock.call_later(delay, self._reload)
+
+    def _reload(self) -> None:
+        if self.phase is LOADING:
+            self.host.clock.spawn(self._load())
+
+    def _commit(self, turn: Turn) -> None:
+        if not turn.changes and self.host.fresh():
+            # Nothing to write, and placement's last word is so young that nobody else can own the partition.
+            self.phase = READY
+            self._finish(turn)
+            return
+        self.phase = COMMITTING
+        self._turn = turn
+        self.host.committer.submit(turn.commit, self._settled)
+
+    def _settled(self, result: CommitResult) -> None:
+        turn = self._turn
+        assert turn is not None
+        self._turn = None
+        if type(result) is Committed:
+            self._durable(turn)
+        elif self.phase is GONE:
+            for message in turn.messages:
+                message.answer(Moved())
+        elif isinstance(result, Conflict):
+            log.warning("commit.conflict", extra=fields(actor=self.actor))
+            self._again(turn)
+            self.load()
+        elif isinstance(result, Fenced):
+            self._again(turn)
+            self.host.fenced(self.actor.type, self.partition, self.fence, result.stored)
+        elif isinstance(result, Rejected):
+            log.error("commit.rejected", extra=fields(actor=self.actor, reason=result.reason))
+            self._again(turn)
+            self.phase = LOADING
+            self.host.clock.spawn(self._load_rejected(turn, result.reason))
+
+    async def _load_rejected(self, turn: Turn, reason: str) -> None:
+        snapshot = await self.host.store.load(self.actor)
+        if self.phase is not LOADING:
+            return
+        self.version = snapshot.version if snapshot else None
+        self.recover = snapshot.recover if snapshot else False
+        self.behaviour.restore(snapshot)
+        self.phase = READY
+        self.behaviour.rejected(turn, reason)
+        self.wake()
+
+    def _durable(self, turn: Turn) -> None:
+        commit = turn.commit
+        removed = commit.reset and not commit.put
+        self.version = None if removed else commit.version
+        if commit.recover is not None or removed:
+            self.recover = bool(commit.recover)
+        if self.phase is GONE:
+            # The new owner derives the effects from the store; the callers wait for this node's word.
+            for answer, value in turn.answers:
+                answer(value)
+            return
+        self.phase = READY
+        self.failures = 0
+        if commit.reminders or commit.delete_reminders or commit.clear_reminders or removed:
+            self.host.reminders.committed(commit)
+        self._finish(turn)
+
+    def _finish(self, turn: Turn) -> None:
+        self.behaviour.committed(turn)
+        for effect, arguments in turn.effects:
+            effect(*arguments)
+        for answer, value in turn.answers:
+            answer(value)
+        if self.mailbox and self.phase is READY:
+            self.wake()
+
+    # --- messages that were not handled --------------------------------------------------------------------------
+
+    def _again(self, turn: Turn) -> None:
+        self.mailbox.extendleft(reversed(turn.messages))
+
+    def _refuse_all(self, reason: BaseException) -> None:
+        waiting, self.mailbox = self.mailbox, deque()
+        for message in waiting:
+            message.answer(reason)

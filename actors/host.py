@@ -1,0 +1,245 @@
+"""The actors of one node: which partitions it owns, which activations live, and what arrives for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from perdure.actors.activation import Activation, Phase
+from perdure.actors.messages import Message
+from perdure.actors.reminders import ReminderClock
+from perdure.actors.turn import Behaviour
+from perdure.clock import Clock
+from perdure.errors import Moved, NotRegistered, PerdureError, StoreError
+from perdure.logs import fields
+from perdure.placement.hashing import partition_of
+from perdure.statestore.committer import Committer
+from perdure.statestore.contract import ActorId, Fence, Reminder, StateStore, TypePartition
+
+log = logging.getLogger("perdure.actors")
+
+#: Seconds between two ticks: the unit in which idleness is measured.
+TICK = 1.0
+#: Ticks between two comparisons of what the store says is owed with what is live.
+SWEEP_TICKS = 30
+#: Actors that owe work and are being activated at a time, while partitions are taken over.
+WAKE_LIMIT = 500
+
+
+class ActorType(Protocol):
+    """An actor type with state, as its host sees it."""
+
+    name: str
+    #: Seconds without a message after which an activation may be evicted.
+    idle_timeout: float
+
+    def create(self, activation: Activation) -> Behaviour:
+        """The behaviour of one activation. No I/O."""
+
+    def reminder(self, reminder: Reminder, answer: Callable[[object], None]) -> Message:
+        """The message that a due reminder is for its actor."""
+
+
+class Owned:
+    """One partition that this node serves."""
+
+    __slots__ = ("crashed", "fence")
+
+    def __init__(self, fence: Fence, crashed: bool) -> None:
+        self.fence = fence
+        #: Its last owner did not release it: what is woken here may be what killed that owner.
+        self.crashed = crashed
+
+
+class ActorHost:
+    """INVARIANT: an activation exists only in a partition in `owned`, and commits with that partition's fence."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: StateStore,
+        committer: Committer,
+        partitions: int,
+        fresh: Callable[[], bool],
+        max_active: int = 20_000,
+    ) -> None:
+        self.clock = clock
+        self.store = store
+        self.committer = committer
+        self.partitions = partitions
+        #: Whether a turn that wrote nothing may answer without a commit: see DESIGN of reads in docs/guarantees.md.
+        self.fresh = fresh
+        self.types: dict[str, ActorType] = {}
+        self.activations: dict[ActorId, Activation] = {}
+        self.owned: dict[TypePartition, Owned] = {}
+        self.reminders = ReminderClock(self)
+        self.tick = 0
+        #: Called with (actor type, partition, own fence, stored fence) when the store says that somebody else owns it.
+        self.on_fenced: Callable[[str, int, Fence, Fence | None], None] = lambda *_: None
+        #: True for an actor whose owed work is under way although it has no activation.
+        self.accounted: Callable[[ActorId], bool] = lambda _: False
+        self._max_active = max_active
+        self._accepting = True
+        self._rota: Iterator[Activation] = iter(())
+        self._closed = False
+
+    def register(self, actor_type: ActorType) -> None:
+        self.types[actor_type.name] = actor_type
+
+    def start(self) -> None:
+        self.clock.call_later(TICK, self._tick)
+
+    def stop_turns(self) -> None:
+        """No new message is taken: each is answered with `Moved`, so that its sender looks elsewhere."""
+        self._accepting = False
+
+    def close(self) -> None:
+        """Drops every activation."""
+        self._closed = True
+        self._accepting = False
+        self.reminders.close()
+        self.disown(list(self.owned), Moved("the node is stopping"))
+
+    @property
+    def busy(self) -> bool:
+        """Whether any activation has a turn or commit under way, or messages waiting."""
+        return any(
+            a.mailbox or a.phase in (Phase.TURN, Phase.COMMITTING, Phase.LOADING) for a in self.activations.values()
+        )
+
+    # --- messages --------------------------------------------------------------------------------------------------
+
+    def deliver(self, message: Message) -> None:
+        """Takes a message for an actor that this node owns; any other is answered with `Moved`."""
+        activation = self.activations.get(message.target)
+        if activation is None:
+            if not self._accepting:
+                message.answer(Moved("the node is stopping"))
+                return
+            activation = self._activate(message.target, message)
+            if activation is None:
+                return
+        activation.deliver(message)
+
+    def _activate(self, actor: ActorId, message: Message | None) -> Activation | None:
+        if actor.type not in self.types:
+            if message is not None:
+                message.answer(NotRegistered(f"no actor type {actor.type!r} is registered here"))
+            return None
+        partition = partition_of(actor.id, self.partitions)
+        owned = self.owned.get(TypePartition(actor.type, partition))
+        if owned is None:
+            if message is not None:
+                message.answer(Moved())
+            return None
+        activation = Activation(self, actor, partition, owned.fence)
+        activation.touched = self.tick
+        self.activations[actor] = activation
+        activation.load()
+        return activation
+
+    def wake(self, actor: ActorId) -> None:
+        """Activates an actor that owes work, or lets the live one look again."""
+        activation = self.activations.get(actor)
+        if activation is None:
+            self._activate(actor, None)
+        else:
+            activation.wake()
+
+    def crashed(self, actor: ActorId, partition: int) -> bool:
+        owned = self.owned.get(TypePartition(actor.type, partition))
+        return owned is not None and owned.crashed
+
+    # --- ownership -------------------------------------------------------------------------------------------------
+
+    def own(self, key: TypePartition, fence: Fence, *, crashed: bool) -> None:
+        """The store has raised the fence for this node: serve the partition."""
+        self.owned[key] = Owned(fence, crashed)
+
+    def disown(self, keys: Iterable[TypePartition], reason: PerdureError) -> None:
+        """Serves the partitions no longer: their activations are dropped, what waits there is answered `reason`."""
+        lost = {key for key in keys if self.owned.pop(key, None) is not None}
+        if not lost:
+            return
+        self.reminders.disowned(lost)
+        gone = [a for a in self.activations.values() if (a.actor.type, a.partition) in lost]
+        for activation in gone:
+            self.activations.pop(activation.actor, None)
+            activation.drop(reason)
+
+    def fenced(self, actor_type: str, partition: int, fence: Fence, stored: Fence | None) -> None:
+        key = TypePartition(actor_type, partition)
+        owned = self.owned.get(key)
+        if owned is None or owned.fence != fence:
+            return
+        log.warning(
+            "partition.fenced", extra=fields(type=actor_type, partition=partition, fence=fence, stored=stored)
+        )
+        self.disown([key], Moved())
+        self.on_fenced(actor_type, partition, fence, stored)
+
+    async def recover(self, keys: Iterable[TypePartition]) -> None:
+        """Activates what owes work in these partitions, a bounded number at a time, in pages."""
+        held = [key for key in keys if key in self.owned]
+        cursor: str | None = None
+        while held and not self._closed:
+            page = await self.store.owing(held, cursor, WAKE_LIMIT)
+            for actor in page.items:
+                if actor not in self.activations and not self.accounted(actor):
+                    self._activate(actor, None)
+            cursor = page.cursor
+            if cursor is None:
+                return
+            await self._settled()
+
+    async def _settled(self) -> None:
+        """Waits until loading activations are few, so that a take-over never floods the node."""
+        while not self._closed:
+            loading = sum(1 for a in self.activations.values() if a.phase is Phase.LOADING)
+            if loading < WAKE_LIMIT:
+                return
+            await self.clock.sleep(0.005)
+
+    # --- housekeeping ----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        self.tick += 1
+        self._evict()
+        if self.tick % SWEEP_TICKS == 0:
+            self.clock.spawn(self._sweep())
+        self.clock.call_later(TICK, self._tick)
+
+    async def _sweep(self) -> None:
+        """Owed work is derived from the store alone: whatever was missed in memory is found here."""
+        try:
+            await self.recover(list(self.owned))
+        except StoreError as error:
+            log.warning("sweep.failed", extra=fields(reason=error))
+
+    def _evict(self) -> None:
+        """Looks at a tenth of the activations per tick (all of them when there are too many)."""
+        crowded = len(self.activations) > self._max_active
+        count = len(self.activations) if crowded else len(self.activations) // 10 + 1
+        for _ in range(count):
+            activation = next(self._rota, None)
+            if activation is None:
+                self._rota = iter(list(self.activations.values()))
+                return
+            limit = 1 if crowded else self.types[activation.actor.type].idle_timeout / TICK
+            if self.tick - activation.touched > limit:
+                self.evict(activation)
+
+    def evict(self, activation: Activation) -> bool:
+        """Drops an activation that is idle; False when it is not. What it owes is in the store."""
+        if activation.phase is Phase.BROKEN:
+            pass
+        elif activation.phase is not Phase.READY or activation.mailbox or not activation.behaviour.evictable():
+            return False
+        if self.activations.get(activation.actor) is activation:
+            del self.activations[activation.actor]
+        activation.drop(Moved())
+        return True

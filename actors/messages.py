@@ -1,0 +1,44 @@
+"""What actors are sent, and how the answer comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from perdure.statestore.contract import ActorId
+
+#: Called once with the answer: any value, or a `PerdureError` instance. Runs on the event loop.
+Answer = Callable[[Any], None]
+
+
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """Which message this is, for receivers that accept each exactly once."""
+
+    #: An edge's incarnation, or a workflow actor.
+    sender: str
+    #: Grows by one per message of the sender.
+    number: int
+    #: The lowest number that the sender has sent to this target and knows no answer to.
+    floor: int
+
+
+class Message(msgspec.Struct):
+    """One request to one actor. `body` is an immutable value that the actor type defines; in one process it is
+    passed as it is, a peer link encodes it."""
+
+    target: ActorId
+    method: str
+    body: Any
+    #: Takes the answer. Whoever holds the message calls it exactly once, after the commit that contains its effect.
+    answer: Answer
+    identity: Identity | None = None
+    #: May be delivered again when its outcome is unknown: the receiver recognises duplicates.
+    repeatable: bool = True
+    #: Monotonic time of arrival at the owner.
+    arrived: float = 0.0
+
+
+def nobody(answer: Any) -> None:
+    """The answer of a message whose sender does not want one."""

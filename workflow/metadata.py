@@ -1,0 +1,101 @@
+"""What the key `metadata` of a workflow actor holds: everything about an instance but its events and messages."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.actors.messages import Identity
+from perdure.errors import CorruptState
+from perdure.workflow.events import Parent
+
+#: Microseconds after which what was accepted from an edge is forgotten: twice as long as edges retry.
+EDGE_EXPIRY = 120_000_000
+#: How edges' sender names begin; entries of all other senders do not expire.
+EDGE_PREFIX = "edge:"
+
+
+class Accepted(msgspec.Struct, omit_defaults=True):
+    """Which numbers of one sender were accepted: those in `numbers`, and all below `floor`."""
+
+    floor: int
+    last: int
+    numbers: list[int] = []
+
+
+class Metadata(msgspec.Struct, omit_defaults=True):
+    """Mutable: the behaviour changes it in a turn, and the turn's commit stores it whole."""
+
+    name: str
+    #: A `RuntimeStatus`, or "purged" in a tombstone.
+    status: str
+    start_id: str
+    execution_id: str
+    format: int = 1
+    generation: int = 1
+    version: str = ""
+    #: Number of `history-` keys; they begin at 000000.
+    history: int = 0
+    #: `inbox-` keys: first <= number < next.
+    inbox_first: int = 0
+    inbox_next: int = 0
+    #: The next `outbox-` key.
+    outbox_next: int = 0
+    created: int = 0
+    started: int = 0
+    completed: int = 0
+    #: Time of the last turn.
+    turn: int = 0
+    parent: Parent | None = None
+    tags: dict[str, str] = {}
+    #: sender -> what was accepted of it.
+    accepted: dict[str, Accepted] = {}
+    #: The last number given to a message of its own.
+    number: int = 0
+    #: Turns in a row that were under way when their process died.
+    deaths: int = 0
+    #: Task id -> how often in a row a process died while the activity ran.
+    task_deaths: dict[int, int] = {}
+    #: Why it is stalled or suspended.
+    reason: str = ""
+    #: What kind of stall: see `stall.py`.
+    stall: str = ""
+    attempts: int = 0
+
+    def accept(self, identity: Identity, now: int) -> bool:
+        """Whether a message is new. Remembers it."""
+        entry = self.accepted.get(identity.sender)
+        if entry is None:
+            self._expire(now)
+            entry = self.accepted[identity.sender] = Accepted(0, now)
+        number = identity.number
+        if number < entry.floor or number in entry.numbers:
+            return False
+        if identity.floor > entry.floor:
+            entry.floor = identity.floor
+            entry.numbers = [n for n in entry.numbers if n >= identity.floor]
+        entry.numbers.append(number)
+        entry.last = now
+        return True
+
+    def _expire(self, now: int) -> None:
+        for sender in [
+            name
+            for name, entry in self.accepted.items()
+            if name.startswith(EDGE_PREFIX) and now - entry.last > EDGE_EXPIRY
+        ]:
+            del self.accepted[sender]
+
+
+PURGED = "purged"
+
+_decoder = msgspec.msgpack.Decoder(Metadata)
+#: `encode(metadata) -> bytes`
+encode = msgspec.msgpack.Encoder().encode
+
+
+def decode(value: bytes) -> Metadata:
+    """Reads the key `metadata`; `CorruptState` when it is none."""
+    try:
+        return _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptState(f"metadata cannot be read: {error}") from error

@@ -1,0 +1,150 @@
+"""What workflow actors are sent: the bodies of their messages, also as they wait in `inbox-` and `outbox-` keys."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.errors import CorruptState
+from perdure.workflow.events import FailureDetails, Parent, Payload, TraceContext
+
+
+class Start(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
+    """Begin an instance. The same start id again changes nothing."""
+
+    name: str
+    start_id: str
+    input: Payload = None
+    parent: Parent | None = None
+    version: str = ""
+    trace: TraceContext | None = None
+    tags: dict[str, str] = {}
+
+
+class Raise(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    """Hand over an external event."""
+
+    name: str
+    data: Payload = None
+
+
+class ActivityDone(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
+    """An activity has a result or failed. Matches only the execution, task and nonce that asked for it."""
+
+    execution_id: str
+    task_id: int
+    nonce: bytes
+    result: Payload = None
+    failure: FailureDetails | None = None
+
+
+class ChildDone(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
+    """A child workflow has a result, failed, was terminated, or could not start."""
+
+    execution_id: str
+    task_id: int
+    nonce: bytes
+    result: Payload = None
+    failure: FailureDetails | None = None
+
+
+class TimerDue(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    """A timer's reminder is due."""
+
+    execution_id: str
+    task_id: int
+    due: int
+
+
+class Suspend(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    reason: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    reason: str = ""
+
+
+class Terminate(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    """End it from outside. With a start id (from a parent): only the instance of that start, and where there is
+    none yet, its start is refused when it comes."""
+
+    reason: str = ""
+    output: Payload = None
+    recursive: bool = True
+    start_id: str = ""
+
+
+class Purge(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    """Delete what is left of a finished instance. `start_id` as for `Terminate`."""
+
+    recursive: bool = True
+    force: bool = False
+    start_id: str = ""
+
+
+class Wait(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Answer when it has started, or finished. Changes nothing."""
+
+    until: str = "finished"
+
+
+class Forget(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """A tombstone's time is over."""
+
+
+class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
+    """Run an activity and send its `ActivityDone` to the instance."""
+
+    #: The workflow actor that waits for the answer.
+    type: str
+    id: str
+    workflow: str
+    execution_id: str
+    generation: int
+    task_id: int
+    nonce: bytes
+    name: str
+    key: str
+    input: Payload = None
+    app_id: str = ""
+    trace: TraceContext | None = None
+
+    @property
+    def activity_id(self) -> str:
+        return f"{self.id}::{self.task_id}::{self.generation}"
+
+
+Waiting = Start | Raise | ActivityDone | ChildDone | TimerDue
+Sent = Start | Raise | ChildDone | Terminate | Purge | ActivityRequest
+
+
+class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an `outbox-` key holds: a message that was decided and is not known to be acknowledged."""
+
+    type: str
+    id: str
+    body: Sent
+    #: The sender's number of this message, where the receiver keeps accepted numbers; 0: it needs none.
+    number: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_waiting = msgspec.msgpack.Decoder(Waiting)
+_outgoing = msgspec.msgpack.Decoder(Outgoing)
+
+encode = _encoder.encode
+
+
+def decode_inbox(value: bytes) -> Waiting:
+    """Reads an `inbox-` key; `CorruptState` when it is none."""
+    try:
+        return _waiting.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptState(f"not an inbox message: {error}") from error
+
+
+def decode_outbox(value: bytes) -> Outgoing:
+    """Reads an `outbox-` key; `CorruptState` when it is none."""
+    try:
+        return _outgoing.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptState(f"not an outbox message: {error}") from error
