@@ -48,6 +48,10 @@ class Table(msgspec.Struct, frozen=True):
         row = self.fences.get(actor_type)
         return row[partition] if row is not None else None
 
+    def same_placement(self, other: Table) -> bool:
+        """Whether the two differ in nothing but their name and who made them."""
+        return self.members == other.members and self.owners == other.owners and self.fences == other.fences
+
     def held(self, node: str) -> dict[TypePartition, Fence]:
         """All that a node owns, each with its fence."""
         return {

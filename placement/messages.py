@@ -1,0 +1,103 @@
+"""What nodes and the placement service say to each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.errors import CorruptState, InvalidInput
+from perdure.placement.member import Member
+from perdure.placement.table import Table
+from perdure.placement.table import decode as decode_table
+from perdure.placement.table import encode as encode_table
+from perdure.statestore.contract import Fence, TypePartition
+
+#: The number of this set of messages.
+PROTOCOL = 1
+
+# --- node to service ------------------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """I take part; also: what I host has changed. Repeated until a table has me."""
+
+    member: Member
+    protocol: int = PROTOCOL
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag=True):
+    """I live."""
+
+    node: str
+    #: The node's own monotonic time, for the answer.
+    at: float
+    #: The newest table it applied; (0, 0) for none.
+    applied: Fence
+
+
+class Renew(msgspec.Struct, frozen=True, tag=True):
+    """The store lost writes or fences of these partitions, which I own: let me take them again under a new epoch."""
+
+    node: str
+    held: tuple[TypePartition, ...]
+
+
+class Bye(msgspec.Struct, frozen=True, tag=True):
+    """I have stopped all work, and leave."""
+
+    node: str
+
+
+# --- service to node ------------------------------------------------------------------------------------------------
+
+
+class TableUpdate(msgspec.Struct, frozen=True):
+    """The newest table."""
+
+    table: Table
+
+
+class Pulse(msgspec.Struct, frozen=True, tag=True):
+    """Placement's word: when your heartbeat came, this was the newest table.
+
+    It carries the time at which the node *sent* that heartbeat: a word that lay in a buffer while its node stood
+    still must not look fresh when it is read at last.
+    """
+
+    newest: Fence
+    at: float
+
+
+class Redirect(msgspec.Struct, frozen=True, tag=True):
+    """I do not lead; this address does. Empty: none is known, try again."""
+
+    address: str
+
+
+FromNode = Hello | Heartbeat | Renew | Bye
+ToNode = TableUpdate | Pulse | Redirect
+Message = FromNode | ToNode
+
+
+class _TableFrame(msgspec.Struct, frozen=True, tag="TableUpdate"):
+    data: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Hello | Heartbeat | Renew | Bye | _TableFrame | Pulse | Redirect]
+_decoder = msgspec.msgpack.Decoder(Hello | Heartbeat | Renew | Bye | _TableFrame | Pulse | Redirect)
+
+
+def encode(message: Message) -> bytes:
+    """One message as bytes. Who sends one table to many nodes encodes it once."""
+    if isinstance(message, TableUpdate):
+        return _encoder.encode(_TableFrame(encode_table(message.table)))
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """The message of these bytes. `InvalidInput` when they are none."""
+    try:
+        message = _decoder.decode(data)
+        return TableUpdate(decode_table(message.data)) if isinstance(message, _TableFrame) else message
+    except (msgspec.DecodeError, CorruptState) as error:
+        raise InvalidInput(f"The placement message cannot be read: {error}") from error
