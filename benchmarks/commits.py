@@ -1,0 +1,50 @@
+"""Counts the commits that a node makes, and the batches in which its store writes them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from perdure.statestore.contract import Commit, CommitResult
+from perdure.statestore.memory import MemoryStore
+from perdure.statestore.sqlite.store import SqliteStore
+
+
+class CommitCount:
+    """Commits of actors (what the budget counts), and calls of the store (what reaches the disk)."""
+
+    commits = 0
+    batches = 0
+
+    def reset(self) -> None:
+        self.commits = self.batches = 0
+
+    def add(self, size: int) -> None:
+        self.commits += size
+        self.batches += 1
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[CommitCount]:
+    """Counts for all stores of this process until the block ends."""
+    count = CommitCount()
+    with contextlib.ExitStack() as stack:
+        for store in (MemoryStore, SqliteStore):
+            stack.enter_context(_counted(store, count))
+        yield count
+
+
+@contextlib.contextmanager
+def _counted(store: Any, count: CommitCount) -> Iterator[None]:
+    commit = store.commit
+
+    async def counted(self: Any, batch: Sequence[Commit]) -> Sequence[CommitResult]:
+        count.add(len(batch))
+        return await commit(self, batch)  # type: ignore[no-any-return]
+
+    store.commit = counted
+    try:
+        yield
+    finally:
+        store.commit = commit

@@ -1,0 +1,78 @@
+"""What is installed is what is in the folders."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def packages_in_folders() -> dict[str, Path]:
+    """Every package that the mapping of folders to names implies: a folder with Python files in it."""
+    found: dict[str, Path] = {}
+    for name, folder in SETTINGS["package-dir"].items():
+        root = ROOT / folder
+        for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+            if any(path.glob("*.py")):
+                found[".".join([name, *path.relative_to(root).parts])] = path
+    return found
+
+
+def test_every_package_is_listed() -> None:
+    """setuptools installs only what the list names: a package left out works in a checkout and nowhere else."""
+    assert sorted(SETTINGS["packages"]) == sorted(packages_in_folders())
+
+
+def test_every_package_has_an_init_file() -> None:
+    missing = [name for name, path in packages_in_folders().items() if not (path / "__init__.py").exists()]
+    assert missing == []
+
+
+def test_every_other_file_is_package_data() -> None:
+    """Files that are not Python are installed only if a pattern of package-data matches them."""
+    patterns: dict[str, list[str]] = SETTINGS["package-data"]
+    left_out = [
+        str(path.relative_to(ROOT))
+        for package, folder in packages_in_folders().items()
+        for path in data_files(folder)
+        if not any(
+            fnmatch.fnmatch(str(path.relative_to(folder)), pattern)
+            for pattern in [*patterns.get("*", []), *patterns.get(package, [])]
+        )
+    ]
+    assert left_out == []
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of one package that are not Python; those in folders without Python files belong to it as well."""
+    found: list[Path] = []
+    for path in folder.iterdir():
+        if path.is_dir():
+            if path.name != "__pycache__" and not any(path.rglob("*.py")):
+                found += [file for file in path.rglob("*") if file.is_file()]
+        elif path.suffix not in (".py", ".pyc"):
+            found.append(path)
+    return found
+
+
+@pytest.mark.skipif(
+    "PERDURE_WHEEL" not in os.environ, reason="set PERDURE_WHEEL to a built wheel; .ci/run does"
+)
+def test_the_wheel_has_every_file() -> None:
+    names = set(zipfile.ZipFile(os.environ["PERDURE_WHEEL"]).namelist())
+    wanted: set[str] = set()
+    for package, folder in packages_in_folders().items():
+        target = "/".join(package.split("."))
+        wanted |= {f"{target}/{path.name}" for path in folder.glob("*.py")}
+        wanted |= {f"{target}/{path.relative_to(folder)}" for path in data_files(folder)}
+    assert "perdure/py.typed" in wanted
+    assert sorted(wanted - names) == []
+    assert all(name.startswith("perdure") for name in names)
