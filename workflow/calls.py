@@ -1,0 +1,223 @@
+"""The tasks that the outside settles: activities, child workflows, timers and external events.
+
+Each knows how it is asked for (its command) and what an arrival does to it. A retry is engine state, not code: it
+goes on whether or not anybody awaits the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from perdure.errors import InvalidInput
+from perdure.workflow.commands import CancelTimer, CreateTimer, ScheduleTask, StartChild
+from perdure.workflow.events import FailureDetails, Payload
+from perdure.workflow.payload import Decode
+from perdure.workflow.retry import RetryPolicy
+from perdure.workflow.tasks import ChildFailedError, EventTimeout, Task, TaskFailedError
+
+if TYPE_CHECKING:
+    from perdure.workflow.run import InProcessRun
+
+T = TypeVar("T")
+
+#: 9999-12-31T23:59:59.999999Z: no timer is later.
+LAST_TIME = 253_402_300_799_999_999
+
+
+class _Call(Task[T]):
+    """Something asked for by name that may be tried again."""
+
+    __slots__ = ("_app_id", "_attempt", "_decode", "_first_at", "_input", "_name", "_policy", "id")
+
+    def __init__(
+        self,
+        run: InProcessRun,
+        name: str,
+        input: Payload,
+        app_id: str,
+        decode: Decode,
+        policy: RetryPolicy | None,
+    ) -> None:
+        self._run = run
+        self._settled = False
+        self._value = self._error = self._waiters = None
+        self._name = name
+        self._input = input
+        self._app_id = app_id
+        self._decode = decode
+        self._policy = policy
+        if policy is not None:
+            self._attempt = 0
+            self._first_at = run.now
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Asks for the next attempt, under a new task id."""
+        raise NotImplementedError
+
+    def completed(self, result: Payload) -> None:
+        try:
+            value = self._decode(result)
+        except InvalidInput as error:
+            self._settle(None, error)
+        else:
+            self._settle(value)
+
+    def failed(self, failure: FailureDetails) -> None:
+        if self._policy is not None:
+            delay = self._policy.next_delay(self._attempt, self._first_at, self._run.now, failure)
+            if delay is not None:
+                self._attempt += 1
+                Timer(self._run, self._run.now + delay, f"retry:{self._name}", self)
+                return
+        self._settle(None, self.error(failure))
+
+    def error(self, failure: FailureDetails) -> TaskFailedError:
+        raise NotImplementedError
+
+    def waiting(self) -> str:
+        """What is waited for, for people."""
+        raise NotImplementedError
+
+
+class ActivityCall(_Call[T]):
+    __slots__ = ("_key",)
+
+    def schedule(self) -> None:
+        run = self._run
+        self.id = id = run.next_id
+        run.next_id = id + 1
+        if self._policy is None or not self._attempt:
+            self._key = f"{run.execution_id}:{id}"
+        run.calls[id] = self
+        run.commands.append(ScheduleTask(id, self._name, self._input, self._key, self._app_id))
+
+    def error(self, failure: FailureDetails) -> TaskFailedError:
+        text = f"activity {self._name!r} (task {self.id}) failed: {failure.type}: {failure.message}"
+        return TaskFailedError(text, failure)
+
+    def waiting(self) -> str:
+        return f"activity {self._name} (task {self.id})"
+
+    def _describe(self) -> str:
+        return f"{self._name!r} (task {self.id})"
+
+
+class ChildCall(_Call[T]):
+    __slots__ = ("_fixed_id", "instance_id")
+
+    def __init__(
+        self,
+        run: InProcessRun,
+        name: str,
+        input: Payload,
+        app_id: str,
+        decode: Decode,
+        policy: RetryPolicy | None,
+        instance_id: str | None,
+    ) -> None:
+        self._fixed_id = instance_id
+        super().__init__(run, name, input, app_id, decode, policy)
+
+    def schedule(self) -> None:
+        run = self._run
+        self.id = id = run.next_id
+        run.next_id = id + 1
+        # A retry with the same id would meet the finished one of the attempt before; a given id is the caller's choice.
+        self.instance_id = run.default_id(id) if self._fixed_id is None else self._fixed_id
+        run.children[id] = self
+        run.commands.append(StartChild(id, self._name, self.instance_id, self._input, self._app_id))
+
+    def error(self, failure: FailureDetails) -> TaskFailedError:
+        text = f"child workflow {self._name!r} ({self.instance_id}, task {self.id}) failed: "
+        return ChildFailedError(text + f"{failure.type}: {failure.message}", failure)
+
+    def waiting(self) -> str:
+        return f"child workflow {self._name} {self.instance_id} (task {self.id})"
+
+    def _describe(self) -> str:
+        return f"{self._name!r} {self.instance_id} (task {self.id})"
+
+
+class Timer:
+    """A durable timer, and what happens when it is due."""
+
+    __slots__ = ("_owner", "_run", "fire_at", "id", "origin")
+
+    def __init__(
+        self, run: InProcessRun, fire_at: int, origin: str, owner: _Call[Any] | EventWait[Any] | TimerCall
+    ) -> None:
+        self._run = run
+        self._owner = owner
+        self.origin = origin
+        # Due already is due now; beyond the last time there is none that a datetime can show.
+        self.fire_at = min(max(fire_at, run.now), LAST_TIME)
+        self.id = id = run.next_id
+        run.next_id = id + 1
+        run.timers[id] = self
+        run.commands.append(CreateTimer(id, self.fire_at, origin))
+
+    def fired(self) -> None:
+        owner = self._owner
+        if isinstance(owner, _Call):
+            owner.schedule()
+        else:
+            owner.due()
+
+    def cancel(self) -> None:
+        if self._run.timers.pop(self.id, None) is not None:
+            self._run.commands.append(CancelTimer(self.id))
+
+    def waiting(self) -> str:
+        kind = "timer" if self.origin == "timer" else f"timer {self.origin}"
+        return f"{kind} (task {self.id})"
+
+
+class TimerCall(Task[None]):
+    """What `create_timer` gives."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, run: InProcessRun, fire_at: int) -> None:
+        super().__init__(run)
+        self._timer = Timer(run, fire_at, "timer", self)
+
+    def due(self) -> None:
+        self._settle(None)
+
+    def _describe(self) -> str:
+        return f"timer (task {self._timer.id})"
+
+
+class EventWait(Task[T]):
+    """One wait for an external event. Waits of one name take events in the order in which they began."""
+
+    __slots__ = ("_decode", "_timer", "name")
+
+    def __init__(self, run: InProcessRun, name: str, decode: Decode) -> None:
+        super().__init__(run)
+        self.name = name
+        self._decode = decode
+        self._timer: Timer | None = None
+
+    def limit(self, fire_at: int) -> None:
+        """Gives the wait a time limit."""
+        self._timer = Timer(self._run, fire_at, f"event:{self.name}", self)
+
+    def receive(self, data: Payload) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            value = self._decode(data)
+        except InvalidInput as error:
+            self._settle(None, error)
+        else:
+            self._settle(value)
+
+    def due(self) -> None:
+        """The time limit has come: this wait takes no event any more."""
+        self._run.forget_wait(self)
+        self._settle(None, EventTimeout(f"event {self.name!r} did not come within the time limit"))
+
+    def _describe(self) -> str:
+        return f"event {self.name!r}"

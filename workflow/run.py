@@ -1,0 +1,298 @@
+"""Runs workflow code in this process.
+
+A run is a plain state machine: arrivals go in, commands and an outcome come out. Time is that of the last arrival
+that was applied; nothing here looks at a clock, an event loop or a store.
+"""
+
+from __future__ import annotations
+
+import sys
+from asyncio import events as asyncio_events
+from collections import deque
+from collections.abc import Callable, Sequence
+from inspect import isawaitable, iscoroutine, isgenerator
+from threading import get_ident
+from typing import Any
+
+from perdure.errors import InvalidInput, LoopBlocked
+from perdure.workflow.branch import Branch, Code, Root
+from perdure.workflow.calls import EventWait, Timer, _Call
+from perdure.workflow.commands import AnyCommand, Completed, ContinuedAsNew, Failed, Outcome
+from perdure.workflow.context import WorkflowContext
+from perdure.workflow.events import (
+    Arrival,
+    ChildCompleted,
+    ChildFailed,
+    EventRaised,
+    ExecutionStarted,
+    Payload,
+    TaskCompleted,
+    TaskFailed,
+    TimerFired,
+)
+from perdure.workflow.executor import Instance
+from perdure.workflow.failure import describe
+from perdure.workflow.misuse import WorkflowLoop, WorkflowMisuse, translate
+from perdure.workflow.registry import Registry, WorkflowDefinition
+from perdure.workflow.tasks import _Waiter
+
+_get_loop = asyncio_events._get_running_loop
+_set_loop = asyncio_events._set_running_loop
+
+
+class InProcessExecutor:
+    """Runs the workflows of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def knows(self, name: str) -> bool:
+        return name in self._registry.workflows
+
+    def run(self, instance: Instance, started: ExecutionStarted) -> InProcessRun:
+        return InProcessRun(self._registry, self._registry.get_workflow(started.name), instance, started)
+
+
+class InProcessRun:
+    """One execution. Methods without a leading word in `Run` are for the context, tasks and branches only."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        definition: WorkflowDefinition,
+        instance: Instance,
+        started: ExecutionStarted,
+    ) -> None:
+        self.registry = registry
+        self.instance = instance
+        self.name = started.name
+        self.execution_id = started.execution_id
+        self.generation = started.generation
+        self.outcome: Outcome | None = None
+        self.custom_status: Payload = None
+        self.replaying = False
+        #: Microseconds; the time of the last arrival.
+        self.now = started.at
+        self.next_id = 0
+        self.commands: list[AnyCommand] = []
+        self.calls: dict[int, _Call[Any]] = {}
+        self.children: dict[int, _Call[Any]] = {}
+        self.timers: dict[int, Timer] = {}
+        #: What goes on in this turn, first woken first.
+        self.ready: deque[_Waiter[Any]] = deque()
+        #: Set by continue_as_new; becomes the outcome when the code ends.
+        self.continuation: ContinuedAsNew | None = None
+        #: The thread that runs the code now; 0 while none does. The context works only there.
+        self.thread = 0
+        self._definition = definition
+        self._branches: dict[Any, Branch[Any]] = {}
+        self._waits: dict[str, deque[EventWait[Any]]] = {}
+        self._unread: list[EventRaised] = []
+        self._loop: Any = WorkflowLoop(self)
+        self.closed = False
+
+    # --- what the engine calls --------------------------------------------------------------------------------------
+
+    def apply(self, event: Arrival) -> None:
+        handler = _HANDLERS.get(event.__class__)
+        if handler is None or self.outcome is not None or self.closed:
+            return
+        self.now = event.at
+        handler(self, event)
+        if self.ready:
+            self._advance()
+
+    def take_commands(self) -> Sequence[AnyCommand]:
+        commands, self.commands = self.commands, []
+        return commands
+
+    def unread_events(self) -> Sequence[EventRaised]:
+        return tuple(self._unread)
+
+    def waiting_for(self) -> Sequence[str]:
+        if self.outcome is not None:
+            return ()
+        waits = [call.waiting() for call in (*self.calls.values(), *self.children.values())]
+        waits += [timer.waiting() for timer in self.timers.values()]
+        waits += [f"event {wait.name}" for queue in self._waits.values() for wait in queue]
+        return waits
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._close_branches()
+
+    # --- arrivals ---------------------------------------------------------------------------------------------------
+
+    def _started(self, event: ExecutionStarted) -> None:
+        if self._branches or self.next_id:
+            return
+        definition = self._definition
+        try:
+            if not definition.takes_input and event.input is not None:
+                raise InvalidInput(
+                    f"workflow {self.name!r} takes no input, but was given one: add a second parameter"
+                )
+            input = definition.decode(event.input)
+        except InvalidInput as error:
+            self.outcome = Failed(describe(error))
+            return
+        self._within(self._call, input)
+
+    def _call(self, input: Any) -> None:
+        definition = self._definition
+        context = WorkflowContext(self)
+        try:
+            result = definition.fn(context, input) if definition.takes_input else definition.fn(context)
+        except LoopBlocked:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the code's, whatever it is: SystemExit too
+            self.fail(translate(error))
+            return
+        if iscoroutine(result) or isgenerator(result):
+            self._branches[result] = root = Root(self, result)
+            self.ready.append(root)
+        elif isawaitable(result):
+            self.fail(
+                WorkflowMisuse(
+                    f"workflow {self.name!r} returned {result!r}: make it `async def`, and await inside"
+                )
+            )
+        else:
+            self.finish(result)
+
+    def _task_completed(self, event: TaskCompleted) -> None:
+        call = self.calls.pop(event.id, None)
+        if call is not None:
+            call.completed(event.result)
+
+    def _task_failed(self, event: TaskFailed) -> None:
+        call = self.calls.pop(event.id, None)
+        if call is not None:
+            call.failed(event.failure)
+
+    def _child_completed(self, event: ChildCompleted) -> None:
+        call = self.children.pop(event.id, None)
+        if call is not None:
+            call.completed(event.result)
+
+    def _child_failed(self, event: ChildFailed) -> None:
+        call = self.children.pop(event.id, None)
+        if call is not None:
+            call.failed(event.failure)
+
+    def _timer_fired(self, event: TimerFired) -> None:
+        timer = self.timers.pop(event.id, None)
+        if timer is not None:
+            timer.fired()
+
+    def _event_raised(self, event: EventRaised) -> None:
+        key = event.name.casefold()
+        queue = self._waits.get(key)
+        if queue is None:
+            self._unread.append(event)
+            return
+        wait = queue.popleft()
+        if not queue:
+            del self._waits[key]
+        wait.receive(event.data)
+
+    # --- the code ---------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        self._within(self._drain)
+
+    def _drain(self) -> None:
+        ready = self.ready
+        while ready and self.outcome is None:
+            ready.popleft()._step()
+
+    def _within(self, function: Callable[..., None], *args: Any) -> None:
+        """Calls a function as workflow code is called: with no event loop to be found but the one that refuses."""
+        outer = _get_loop()
+        hooks = sys.get_asyncgen_hooks()
+        _set_loop(self._loop)
+        # An async generator that the code leaves must not be finished by the node's loop, outside of the run.
+        sys.set_asyncgen_hooks(None, None)
+        self.thread = get_ident()
+        try:
+            function(*args)
+        finally:
+            self.thread = 0
+            sys.set_asyncgen_hooks(*hooks)
+            _set_loop(outer)
+        if self.outcome is not None:
+            self._close_branches()
+
+    def branch(self, code: Code[Any]) -> Branch[Any]:
+        """The branch that runs this code; a new one begins when those that are ready now have gone on."""
+        branch = self._branches.get(code)
+        if branch is None:
+            self._branches[code] = branch = Branch(self, code)
+            self.ready.append(branch)
+        return branch
+
+    def ended(self, code: Code[Any]) -> None:
+        self._branches.pop(code, None)
+
+    def finish(self, result: Any) -> None:
+        """The workflow function returned."""
+        if self.continuation is not None:
+            self.outcome = self.continuation
+            return
+        try:
+            self.outcome = Completed(self._definition.encode(result))
+        except InvalidInput as error:
+            self.outcome = Failed(describe(error))
+
+    def fail(self, error: BaseException) -> None:
+        """The workflow function raised."""
+        self.outcome = Failed(describe(error))
+
+    def _close_branches(self) -> None:
+        branches, self._branches = self._branches, {}
+        self.ready.clear()
+        if not branches:
+            return
+        outer = _get_loop()
+        _set_loop(self._loop)
+        try:
+            for branch in branches.values():
+                branch._close()
+        finally:
+            _set_loop(outer)
+
+    # --- external events, ids ---------------------------------------------------------------------------------------
+
+    def take_unread(self, name: str) -> EventRaised | None:
+        """The oldest event of this name that nobody waited for, taken."""
+        key = name.casefold()
+        for index, event in enumerate(self._unread):
+            if event.name.casefold() == key:
+                return self._unread.pop(index)
+        return None
+
+    def add_wait(self, wait: EventWait[Any]) -> None:
+        self._waits.setdefault(wait.name.casefold(), deque()).append(wait)
+
+    def forget_wait(self, wait: EventWait[Any]) -> None:
+        key = wait.name.casefold()
+        queue = self._waits[key]
+        queue.remove(wait)
+        if not queue:
+            del self._waits[key]
+
+    def default_id(self, task_id: int) -> str:
+        """The instance id of a child that is given none."""
+        return f"{self.instance.id}:{self.generation}:{task_id:04x}"
+
+
+_HANDLERS: dict[type, Callable[[InProcessRun, Any], None]] = {
+    ExecutionStarted: InProcessRun._started,
+    TaskCompleted: InProcessRun._task_completed,
+    TaskFailed: InProcessRun._task_failed,
+    ChildCompleted: InProcessRun._child_completed,
+    ChildFailed: InProcessRun._child_failed,
+    TimerFired: InProcessRun._timer_fired,
+    EventRaised: InProcessRun._event_raised,
+}
