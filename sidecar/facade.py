@@ -1,0 +1,113 @@
+"""What the edges need of a node. `perdure.node` implements it; the edges import nothing above themselves.
+
+Payloads are bytes as they came in and as they are stored: JSON text. Errors are `perdure.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, Protocol
+
+from perdure.statestore.contract import ActorId, Page, Reminder
+from perdure.workflow.events import Event
+from perdure.workflow.state import WorkflowState
+
+
+class Workflows(Protocol):
+    """The workflow instances of the node's app, wherever in the cluster they are."""
+
+    async def start(self, name: str, payload: bytes | None, instance_id: str | None = None) -> str:
+        """Starts an instance and returns its id, a random one if none is given. A name that nobody registered is
+        accepted: the instance fails. `AlreadyExists`, `InvalidId`, `Unavailable`."""
+
+    async def get(self, instance_id: str) -> WorkflowState | None:
+        """The instance as of its last commit."""
+
+    async def wait(
+        self,
+        instance_id: str,
+        *,
+        until: Literal["started", "finished"] = "finished",
+        timeout: float | None = None,  # noqa: ASYNC109 - part of the client's public signature
+    ) -> WorkflowState:
+        """The instance once it has started or finished. Cancelling the call ends only the wait.
+        `InstanceNotFound`, `DeadlineExceeded`."""
+
+    async def raise_event(self, instance_id: str, name: str, payload: bytes | None) -> None:
+        """Hands the instance an external event. `InstanceNotFound`, `InvalidState`."""
+
+    async def pause(self, instance_id: str, reason: str = "") -> None:
+        """From here on messages wait. `InstanceNotFound`, `InvalidState`."""
+
+    async def resume(self, instance_id: str, reason: str = "") -> None:
+        """Messages are taken again. `InstanceNotFound`, `InvalidState`."""
+
+    async def terminate(
+        self, instance_id: str, payload: bytes | None = None, *, reason: str = "", recursive: bool = True
+    ) -> None:
+        """Ends the instance with `payload` as its output, and its children. `InstanceNotFound`."""
+
+    async def purge(self, instance_id: str, *, recursive: bool = True, force: bool = False) -> None:
+        """Removes a finished instance and its children. `InstanceNotFound`, `InvalidState` when not finished."""
+
+    async def list(
+        self,
+        *,
+        statuses: Collection[str] = (),
+        name: str | None = None,
+        id_prefix: str = "",
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[WorkflowState]:
+        """Instances, newest first. `InvalidInput` for a cursor that none of its answers gave."""
+
+    async def history(
+        self, instance_id: str, *, start: int = 0, limit: int = 1000
+    ) -> Page[tuple[int, Event]]:
+        """The events from number `start` on, each with its number; the cursor is the next page's `start`, as text.
+        `InstanceNotFound`."""
+
+
+class Actors(Protocol):
+    """Actors of all types, wherever in the cluster they are."""
+
+    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
+        """Calls a method with JSON and returns its JSON. `NotRegistered` for an unknown type, `NotFound` for an
+        unknown method, any other `PerdureError` when the method raised."""
+
+    async def keys(
+        self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100
+    ) -> Page[tuple[str, bytes]]:
+        """The actor's state keys with the stored bytes, as `StateStore.keys` gives them. Any actor type."""
+
+    async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
+        """The actor's timed reminders. Any actor type."""
+
+
+class Facade(Protocol):
+    """One node, as its edges see it."""
+
+    @property
+    def app_id(self) -> str: ...
+
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def workflows(self) -> Workflows: ...
+
+    @property
+    def actors(self) -> Actors: ...
+
+    def ready(self) -> str | None:
+        """Why the node does not serve now (starting, draining, …); None: it does."""
+
+    async def healthy(self) -> str | None:
+        """Why the node could not do its work now (the store gives no answer, …); None: it can."""
+
+    def describe(self) -> dict[str, Any]:
+        """The node in words and numbers, for people. The edges read the keys `workflows`, `activities` (names),
+        `actor_types` (names) and `activations` (number by actor type), if present, and pass on the rest."""

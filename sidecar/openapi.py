@@ -1,0 +1,375 @@
+"""The description of the HTTP API that `/openapi.json` serves, kept by hand beside the handlers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.workflow.state import RuntimeStatus
+
+Json = dict[str, Any]
+
+# Ids of at most 64 characters are within 256 bytes whatever the characters are: what the description allows is
+# always accepted, and what is longer is accepted as far as its bytes allow.
+_ID = r"^[^/\x00-\x1f\x7f-\x9f]{1,64}\Z"
+_NAME = r"^[^\x00-\x1f\x7f-\x9f]{1,64}\Z"
+_TEXT = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
+
+
+def describe_api(version: str, max_body: int) -> Json:
+    paths: Json = {}
+    paths.update(_workflow_paths())
+    paths.update(_actor_paths())
+    paths.update(_node_paths())
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "Perdure",
+            "version": version,
+            "description": "Dapr's workflow and actor API, and what is beyond it. Bodies are JSON in UTF-8, whatever "
+            f"their content type, of at most {max_body} bytes. Query parameters that are not listed are ignored. The "
+            "workflow calls are served under /v1.0-beta1 and /v1.0-alpha1, too.",
+        },
+        "paths": paths,
+        "components": {"schemas": _schemas()},
+    }
+
+
+# --- workflows ---------------------------------------------------------------------------------------------------
+
+
+def _workflow_paths() -> Json:
+    base = "/v1.0/workflows/{component}"
+    one = f"{base}/{{id}}"
+    component = _path("component", _NAME, "Any text, as in Dapr: `dapr`.", "dapr")
+    instance = [
+        component,
+        _path("id", _ID, "The instance id: up to 256 bytes without control characters and '/'."),
+    ]
+    reason = _query("reason", {"type": "string", "maxLength": 1024, "pattern": _TEXT}, "Kept in the history.")
+    recursive = _query("recursive", {"type": "boolean", "default": True}, "Child workflows, too.")
+    state = {200: _answer("The instance.", "Workflow")}
+    return {
+        f"{base}/{{name}}/start": {
+            "post": _operation(
+                "Starts a workflow.",
+                [component, _path("name", _NAME, "The workflow's name."), _START_ID],
+                {202: _answer("Started.", "Started"), 409: _error("The id is taken.")},
+                body=_payload("The input."),
+            )
+        },
+        base: {
+            "get": _operation(
+                "Lists instances, newest first.",
+                [component, *_list_filters()],
+                {200: _answer("A page of instances.", "Workflows")},
+            )
+        },
+        one: {"get": _operation("One instance.", instance, {**state, **_NO_INSTANCE})},
+        f"{one}/wait": {
+            "get": _operation(
+                "Waits until an instance has started or finished.",
+                [*instance, *_wait_options()],
+                {**state, **_NO_INSTANCE, 504: _error("Not within the time given; ask again.")},
+            )
+        },
+        f"{one}/history": {
+            "get": _operation(
+                "An instance's history.",
+                [
+                    *instance,
+                    _query("start", _whole(0, 10**12, 0), "The number of the first event."),
+                    _query("limit", _whole(1, 1000, 1000), "How many at most."),
+                ],
+                {200: _answer("A page of events.", "History"), **_NO_INSTANCE},
+            )
+        },
+        f"{one}/raiseEvent/{{event}}": {
+            "post": _action(
+                "Raises an event.",
+                [*instance, _path("event", _NAME, "The event's name; case does not matter.")],
+                body=_payload("The event's data."),
+            )
+        },
+        f"{one}/pause": {"post": _action("Pauses an instance.", [*instance, reason])},
+        f"{one}/resume": {"post": _action("Resumes an instance.", [*instance, reason])},
+        f"{one}/terminate": {
+            "post": _action(
+                "Ends an instance.", [*instance, reason, recursive], body=_payload("Becomes its output.")
+            )
+        },
+        f"{one}/purge": {
+            "post": _action(
+                "Removes a finished instance.",
+                [
+                    *instance,
+                    recursive,
+                    _query("force", {"type": "boolean", "default": False}, "Even if it is not finished."),
+                ],
+            )
+        },
+    }
+
+
+def _list_filters() -> list[Json]:
+    status = {"type": "array", "items": {"type": "string", "enum": [one.value for one in RuntimeStatus]}}
+    words = {"type": "string", "maxLength": 256, "pattern": _TEXT}
+    return [
+        {**_query("status", status, "Only these; several may be given."), "explode": False},
+        _query("name", words, "Only this workflow."),
+        _query("prefix", words, "Only ids that begin so."),
+        _query("cursor", {"type": "string"}, "From an earlier answer: the next page."),
+        _query("limit", _whole(1, 1000, 100), "How many at most."),
+    ]
+
+
+def _wait_options() -> list[Json]:
+    until = {"type": "string", "enum": ["started", "finished"], "default": "finished"}
+    return [
+        _query("until", until, "What to wait for."),
+        _query("timeout", {"type": "number", "minimum": 0, "maximum": 3600, "default": 30}, "Seconds."),
+    ]
+
+
+# --- actors ------------------------------------------------------------------------------------------------------
+
+
+def _actor_paths() -> Json:
+    one = "/v1.0/actors/{type}/{id}"
+    actor = [
+        _path("type", _ID, "The actor type.", "Cart"),
+        _path("id", _ID, "The actor id: up to 256 bytes without control characters and '/'."),
+    ]
+    key = _path("key", _NAME, "The state key.", "metadata")
+    return {
+        f"{one}/method/{{method}}": {verb: _call(actor, verb) for verb in ("post", "put", "get", "delete")},
+        f"{one}/state": {
+            "get": _operation(
+                "Lists an actor's state keys.",
+                [
+                    *actor,
+                    _query(
+                        "prefix", {"type": "string", "maxLength": 256, "pattern": _TEXT}, "Only such keys."
+                    ),
+                    _query(
+                        "start",
+                        {"type": "string", "maxLength": 1024, "pattern": _TEXT},
+                        "The first key, or a cursor from an earlier answer.",
+                    ),
+                    _query("limit", _whole(1, 1000, 100), "How many at most."),
+                ],
+                {200: _answer("A page of keys.", "Keys")},
+            )
+        },
+        f"{one}/state/{{key}}": {
+            "get": _operation(
+                "One state value, decoded.",
+                [*actor, key],
+                {
+                    200: _content("The value as JSON.", {}),
+                    204: {"description": "No such key."},
+                    404: _error("No such key of an actor of the runtime itself."),
+                },
+            )
+        },
+        f"{one}/reminders": {
+            "get": _operation(
+                "An actor's reminders.", actor, {200: _answer("All its timed reminders.", "Reminders")}
+            )
+        },
+    }
+
+
+def _call(actor: list[Json], verb: str) -> Json:
+    operation = _operation(
+        "Calls a method.",
+        [*actor, _path("method", _NAME, "The method's name.", "add")],
+        {
+            200: _content("The method's result.", {}),
+            202: _answer("The actor type is a workflow's, the method `start`: started.", "Started"),
+            204: {"description": "The method has no result."},
+            403: _error("The actor type belongs to the runtime."),
+            404: _error("No such actor type or method."),
+            409: _error("The id is taken."),
+            504: _error("No answer in time: it may or may not have been executed."),
+        },
+    )
+    if verb in ("post", "put"):
+        operation["requestBody"] = _payload("The method's argument.")
+    return operation
+
+
+# --- the node ----------------------------------------------------------------------------------------------------
+
+
+def _node_paths() -> Json:
+    ready = {
+        "get": _plain(
+            "Dapr's readiness.", {204: {"description": "Ready."}, 500: _error("Not ready, and why.")}
+        )
+    }
+    anything: Json = {"type": "object"}
+    return {
+        "/v1.0/healthz": ready,
+        "/v1.0/healthz/outbound": ready,
+        "/v1.0/metadata": {"get": _plain("About the node.", {200: _answer("The node.", "Metadata")})},
+        "/livez": {"get": _plain("Whether the process lives.", {200: _content("It does.", anything)})},
+        "/readyz": {
+            "get": _plain(
+                "Whether the node serves.",
+                {200: _answer("Yes.", "Readiness"), 503: _answer("No, and why.", "Readiness")},
+            )
+        },
+        "/openapi.json": {"get": _plain("This description.", {200: _content("OpenAPI 3.0.", anything)})},
+    }
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+def _path(name: str, pattern: str, description: str, example: str | None = None) -> Json:
+    found: Json = {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "pattern": pattern},
+    }
+    if example is not None:
+        found["example"] = example
+    return found
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _whole(low: int, high: int, default: int) -> Json:
+    return {"type": "integer", "minimum": low, "maximum": high, "default": default}
+
+
+_START_ID = _query(
+    "instanceID",
+    {"type": "string", "pattern": r"^[\w-]{1,64}\Z"},
+    "The instance id: letters, digits, '_' and '-', as in Dapr. Without it one is made.",
+)
+
+
+def _payload(description: str) -> Json:
+    return {"required": False, "description": description, "content": {"application/json": {"schema": {}}}}
+
+
+def _content(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _answer(description: str, schema: str) -> Json:
+    return _content(description, {"$ref": f"#/components/schemas/{schema}"})
+
+
+def _error(description: str) -> Json:
+    return _answer(description, "Error")
+
+
+_NO_INSTANCE = {404: _error("There is no such instance.")}
+_ALWAYS = {
+    400: _error("The request is not valid; the message says what was wrong and what would be right."),
+    413: _error("The body is too large."),
+    500: _error("It failed."),
+    503: _error("It cannot be done now; the same request may succeed later."),
+}
+
+
+def _operation(
+    summary: str, parameters: list[Json], answers: dict[int, Json], *, body: Json | None = None
+) -> Json:
+    found = _plain(summary, {**answers, **_ALWAYS})
+    found["parameters"] = parameters
+    if body is not None:
+        found["requestBody"] = body
+    return found
+
+
+def _action(summary: str, parameters: list[Json], *, body: Json | None = None) -> Json:
+    answers = {
+        202: _content("Done.", {"type": "object", "maxProperties": 0}),
+        409: _error("The instance's state does not allow it."),
+    }
+    return _operation(summary, parameters, {**answers, **_NO_INSTANCE}, body=body)
+
+
+def _plain(summary: str, answers: dict[int, Json]) -> Json:
+    return {"summary": summary, "responses": {str(status): answers[status] for status in sorted(answers)}}
+
+
+# --- schemas -----------------------------------------------------------------------------------------------------
+
+
+def _object(required: Json, optional: Json | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+def _schemas() -> Json:
+    text: Json = {"type": "string"}
+    count: Json = {"type": "integer", "minimum": 0}
+    return {
+        "Error": _object({"errorCode": {"type": "string", "pattern": "^ERR_[A-Z_]+"}, "message": text}),
+        "Started": _object({"instanceID": text}),
+        "Workflow": _workflow_schema(),
+        "Workflows": _page("instances", {"$ref": "#/components/schemas/Workflow"}, cursor=text),
+        "History": _page("events", _object({"number": count, "type": text, "at": _TIME}), next=count),
+        "Keys": _page("keys", _object({"key": text, "size": count}), cursor=text),
+        "Reminders": _page(
+            "reminders", _object({"name": text, "dueTime": _TIME, "data": {"nullable": True}})
+        ),
+        "Readiness": _object({"ready": {"type": "boolean"}}, {"reason": text}),
+        "Metadata": _metadata_schema(),
+    }
+
+
+_TIME: Json = {"type": "string", "format": "date-time"}
+
+
+def _page(items: str, item: Json, **optional: Json) -> Json:
+    return _object({items: {"type": "array", "items": item}}, optional)
+
+
+def _workflow_schema() -> Json:
+    text: Json = {"type": "string"}
+    required = {
+        "instanceID": text,
+        "workflowName": text,
+        "createdAt": _TIME,
+        "lastUpdatedAt": _TIME,
+        "runtimeStatus": {"type": "string", "enum": [one.value.upper() for one in RuntimeStatus]},
+        "properties": {
+            "type": "object",
+            "description": "dapr.workflow.input, .output, .custom_status (JSON as text), .failure.error_type, "
+            ".failure.error_message, .failure.stack_trace",
+            "additionalProperties": text,
+        },
+        "generation": {"type": "integer", "minimum": 1},
+    }
+    optional = {
+        **dict.fromkeys(("startedAt", "completedAt", "scheduledAt"), _TIME),
+        **dict.fromkeys(("executionID", "parentInstanceID", "reason", "version"), text),
+        "tags": {"type": "object", "additionalProperties": text},
+    }
+    return _object(required, optional)
+
+
+def _metadata_schema() -> Json:
+    text: Json = {"type": "string"}
+    names: Json = {"type": "array", "items": text}
+    active = {"type": "array", "items": _object({"type": text, "count": {"type": "integer", "minimum": 0}})}
+    return _object(
+        {
+            "id": text,
+            "namespace": text,
+            "runtimeVersion": text,
+            "actors": active,
+            "actorRuntime": {"type": "object"},
+            "workflows": names,
+            "activities": names,
+            "node": {"type": "object"},
+        }
+    )

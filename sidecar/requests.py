@@ -1,0 +1,155 @@
+"""Reading requests: every value is checked here, so that what reaches the engine is well formed."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from aiohttp import web
+
+from perdure.sidecar.errors import Refusal
+
+#: Ids and names are at most this long in UTF-8.
+MAX_ID_BYTES = 256
+#: Dapr's own limit, kept where Dapr has it.
+MAX_DAPR_ID = 64
+
+_decoder = msgspec.json.Decoder()
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_WHOLE = re.compile(r"[0-9]{1,15}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+
+
+def malformed(message: str) -> Refusal:
+    return Refusal(400, "ERR_MALFORMED_REQUEST", message)
+
+
+def check_encoding(raw_path: str) -> None:
+    """A path whose percent-encoding is broken is refused: it would be read as something else than was meant."""
+    if "%" not in raw_path:
+        return
+    if _BAD_PERCENT.search(raw_path):
+        raise malformed("the path has a '%' that two hexadecimal digits do not follow; a '%' itself is %25")
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise malformed("the path, percent-decoded, is not UTF-8") from None
+
+
+def instance_id(request: web.Request) -> str:
+    """The path's instance id: 1 to 256 bytes, without control characters and '/'."""
+    value = request.match_info["id"]
+    if not value:
+        raise Refusal(400, "ERR_INSTANCE_ID_PROVIDED_MISSING", "the path has no instance id")
+    return checked_id(value, "instance id", "ERR_INSTANCE_ID")
+
+
+def checked_id(value: str, what: str, code: str) -> str:
+    """`code` is followed by what is wrong: `_TOO_LONG` or `_INVALID`."""
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+        raise Refusal(400, f"{code}_TOO_LONG", f"the {what} is longer than {MAX_ID_BYTES} bytes")
+    if not value or "/" in value or _CONTROL.search(value):
+        raise Refusal(
+            400,
+            f"{code}_INVALID",
+            f"the {what} {value!r} is not valid: 1 to {MAX_ID_BYTES} bytes without control characters and '/'",
+        )
+    return value
+
+
+def dapr_instance_id(value: str | None) -> str | None:
+    """The id given to Dapr's own start call, which is narrower than elsewhere; none or empty: one is made."""
+    if not value:
+        return None
+    if len(value) > MAX_DAPR_ID:
+        raise Refusal(
+            400,
+            "ERR_INSTANCE_ID_TOO_LONG",
+            f"the instance id has {len(value)} characters; {MAX_DAPR_ID} are allowed",
+        )
+    if not value.replace("_", "a").replace("-", "a").isalnum():
+        raise Refusal(
+            400,
+            "ERR_INSTANCE_ID_INVALID",
+            f"the instance id {value!r} is not valid: only letters, digits, '_' and '-' are allowed",
+        )
+    return value
+
+
+def name_in_path(request: web.Request, key: str, what: str, code: str) -> str:
+    """A workflow's, event's or method's name: any text of 1 to 256 bytes without control characters."""
+    value = request.match_info[key]
+    if not value:
+        raise Refusal(400, f"{code}_MISSING", f"the path has no {what}")
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or _CONTROL.search(value):
+        raise Refusal(
+            400,
+            f"{code}_INVALID",
+            f"the {what} is not valid: 1 to {MAX_ID_BYTES} bytes without control characters",
+        )
+    return value
+
+
+def text(request: web.Request, name: str, default: str = "", limit: int = 1024) -> str:
+    value = request.query.get(name, default)
+    if len(value) > limit or _CONTROL.search(value):
+        raise malformed(f"{name} must have at most {limit} characters, and no control characters")
+    return value
+
+
+def whole(request: web.Request, name: str, default: int, low: int, high: int) -> int:
+    value = request.query.get(name)
+    if value is None:
+        return default
+    if not _WHOLE.fullmatch(value) or not low <= int(value) <= high:
+        raise malformed(f"{name} must be a whole number from {low} to {high}, not {value[:40]!r}")
+    return int(value)
+
+
+def seconds(request: web.Request, name: str, default: float, high: float) -> float:
+    value = request.query.get(name)
+    if value is None:
+        return default
+    if not _SECONDS.fullmatch(value) or float(value) > high:
+        raise malformed(f"{name} must be a number of seconds from 0 to {high:g}, not {value[:40]!r}")
+    return float(value)
+
+
+def flag(request: web.Request, name: str, default: bool) -> bool:
+    value = request.query.get(name)
+    if value is None:
+        return default
+    if value not in ("true", "false"):
+        raise malformed(f"{name} must be true or false, not {value[:40]!r}")
+    return value == "true"
+
+
+async def body_bytes(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.RequestPayloadError as error:
+        raise malformed(f"the body cannot be read: {error}") from error
+
+
+async def json_body(request: web.Request) -> bytes | None:
+    """The body exactly as it came, once it is known to be JSON; None when it is empty."""
+    body = await body_bytes(request)
+    if not body:
+        return None
+    check_json(body)
+    return body
+
+
+def check_json(body: bytes) -> None:
+    """Reads it whole, as whoever takes the payload later will: that must not fail there."""
+    try:
+        _decoder.decode(body)
+    except RecursionError:
+        raise malformed("the body's JSON is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise malformed(f"the body is not UTF-8 (byte {error.start} of a text)") from None
+    except msgspec.MsgspecError as error:
+        hint = "" if body[:1] in b'{["' else '; text must be in double quotes: "text"'
+        raise malformed(f"the body is not JSON: {error}{hint}") from None

@@ -1,0 +1,32 @@
+"""How a group of handlers says what it serves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from perdure.sidecar.errors import Handler
+
+#: Dapr serves its API under each of these.
+VERSIONS = ("v1.0", "v1.0-beta1", "v1.0-alpha1")
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+class Route(NamedTuple):
+    method: str
+    path: str
+    handler: Handler
+    #: Dapr's error code when the operation fails for a reason that has none of its own.
+    failure_code: str
+
+
+def json_response(value: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=_encoder.encode(value), content_type="application/json")
+
+
+def accepted() -> web.Response:
+    """What Dapr answers when something was done that has no result."""
+    return web.Response(status=202, body=b"{}", content_type="application/json")

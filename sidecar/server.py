@@ -1,0 +1,137 @@
+"""The HTTP server: the application, and its life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from perdure.errors import ConfigurationError
+from perdure.logs import fields
+from perdure.sidecar.actors import ActorApi
+from perdure.sidecar.errors import FAILURE_CODES, error_response
+from perdure.sidecar.facade import Facade
+from perdure.sidecar.health import HealthApi
+from perdure.sidecar.middleware import errors_as_json
+from perdure.sidecar.polls import LongPolls
+from perdure.sidecar.routes import VERSIONS, Route
+from perdure.sidecar.workflows import WorkflowApi
+
+logger = logging.getLogger("perdure.sidecar")
+
+#: The largest body accepted, in bytes; Dapr's default.
+MAX_BODY = 4 * 1024 * 1024
+
+POLLS: web.AppKey[LongPolls] = web.AppKey("polls", LongPolls)
+
+
+def make_app(facade: Facade, *, max_body: int = MAX_BODY) -> web.Application:
+    """Everything that a node serves over HTTP. More routes may be added until it is served."""
+    polls = LongPolls()
+    workflows, actors = WorkflowApi(facade, polls), ActorApi(facade)
+    app = web.Application(client_max_size=max_body, middlewares=[errors_as_json])
+    app[POLLS] = polls
+    app[FAILURE_CODES] = {}
+    for version in VERSIONS:
+        _add(app, workflows.routes(version))
+    _add(app, actors.routes("v1.0"))
+    _add(app, HealthApi(facade, max_body).routes())
+    return app
+
+
+def _add(app: web.Application, routes: list[Route]) -> None:
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
+        app[FAILURE_CODES][route.handler] = route.failure_code
+
+
+class AccessLog(AbstractAccessLogger):
+    """One DEBUG line per request."""
+
+    @property
+    def enabled(self) -> bool:
+        return logger.isEnabledFor(logging.DEBUG)
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        more = fields(
+            method=request.method, path=request.path, status=response.status, ms=round(time * 1000, 2)
+        )
+        logger.debug("request", extra=more)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's handler of one connection, but for what it answers to bytes that are no HTTP request."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        level = logging.DEBUG if status < 500 else logging.ERROR
+        logger.log(level, "request_unreadable", extra=fields(status=status, error=message or exc))
+        code = "ERR_MALFORMED_REQUEST" if status < 500 else "ERR_INTERNAL"
+        said = (message or "internal error").partition("\n")[0]
+        response = error_response(status, code, f"this is not a request that can be read: {said[:200]}")
+        response.force_close()
+        return response
+
+
+class HttpServer:
+    """Serves an application on one address."""
+
+    def __init__(
+        self,
+        facade: Facade,
+        host: str = "127.0.0.1",
+        port: int = 3500,
+        *,
+        max_body: int = MAX_BODY,
+        drain_seconds: float = 10.0,
+    ) -> None:
+        #: Takes more routes until the server has started.
+        self.app = make_app(facade, max_body=max_body)
+        self.host = host
+        #: The port in use once the server has started; 0 means any.
+        self.port = port
+        self._listener: asyncio.Server | None = None
+        self._runner = web.AppRunner(self.app, handle_signals=False, shutdown_timeout=drain_seconds)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listens; `ConfigurationError` when the address cannot be had."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        handlers = self._runner.server
+        assert handlers is not None
+
+        def connection() -> Connection:
+            return Connection(
+                handlers, loop=loop, logger=logger, access_log=logger, access_log_class=AccessLog
+            )
+
+        try:
+            self._listener = await loop.create_server(connection, self.host, self.port, backlog=512)
+        except OSError as error:
+            await self._runner.cleanup()
+            reason = error.strerror or error
+            raise ConfigurationError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Accepts no more connections, tells long polls to ask again, lets other requests in progress finish within
+        the drain time, and closes. Idempotent."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        self.app[POLLS].stop()
+        await self._runner.cleanup()

@@ -1,0 +1,193 @@
+"""The workflow API: Dapr's calls, and list, history and wait beside them.
+
+Where Dapr answers 500 to a request that is at fault, this answers 409 (the id is taken; the state does not allow it)
+or 404 (no such instance), with Dapr's error codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from aiohttp import web
+
+from perdure.errors import DeadlineExceeded, InstanceNotFound
+from perdure.sidecar.decoded import event_json, rfc3339
+from perdure.sidecar.facade import Facade
+from perdure.sidecar.polls import LongPolls
+from perdure.sidecar.requests import (
+    dapr_instance_id,
+    flag,
+    instance_id,
+    json_body,
+    malformed,
+    name_in_path,
+    seconds,
+    text,
+    whole,
+)
+from perdure.sidecar.routes import Route, accepted, json_response
+from perdure.workflow.state import RuntimeStatus, WorkflowState
+
+#: How long a wait lasts unless the request says; it may say up to MAX_WAIT_SECONDS.
+DEFAULT_WAIT_SECONDS = 30.0
+MAX_WAIT_SECONDS = 3600.0
+MAX_LIST = 1000
+MAX_HISTORY = 1000
+MAX_NUMBER = 10**12
+
+
+def state_json(state: WorkflowState) -> dict[str, Any]:
+    """An instance in Dapr's form, with what Dapr does not tell after it."""
+    more = {
+        "startedAt": state.started_at,
+        "completedAt": state.completed_at,
+        "scheduledAt": state.scheduled_at,
+    }
+    return {
+        "instanceID": state.instance_id,
+        "workflowName": state.name,
+        "createdAt": rfc3339(state.created_at),
+        "lastUpdatedAt": rfc3339(state.last_updated_at),
+        "runtimeStatus": state.runtime_status.value.upper(),
+        "properties": _properties(state),
+        **{name: rfc3339(moment) for name, moment in more.items() if moment is not None},
+        "generation": state.generation,
+        **({"executionID": state.execution_id} if state.execution_id else {}),
+        **({"parentInstanceID": state.parent_instance_id} if state.parent_instance_id else {}),
+        **({"reason": state.reason} if state.reason else {}),
+        **({"version": state.version} if state.version else {}),
+        **({"tags": state.tags} if state.tags else {}),
+    }
+
+
+def _properties(state: WorkflowState) -> dict[str, str]:
+    failure = state.failure_details
+    found = {
+        "dapr.workflow.input": state.serialized_input,
+        "dapr.workflow.output": None if failure else state.serialized_output,
+        "dapr.workflow.custom_status": state.serialized_custom_status,
+    }
+    if failure:
+        found["dapr.workflow.failure.error_type"] = failure.type
+        found["dapr.workflow.failure.error_message"] = failure.message
+        found["dapr.workflow.failure.stack_trace"] = failure.stack or None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class WorkflowApi:
+    def __init__(self, facade: Facade, polls: LongPolls) -> None:
+        self._workflows = facade.workflows
+        self._polls = polls
+
+    def routes(self, version: str) -> list[Route]:
+        base = f"/{version}/workflows/{{component:[^/]*}}"
+        one = f"{base}/{{id:[^/]*}}"
+        return [
+            Route("POST", f"{base}/{{name:[^/]*}}/start", self.start, "ERR_START_WORKFLOW"),
+            Route("GET", base, self.list, "ERR_LIST_WORKFLOWS"),
+            Route("GET", one, self.get, "ERR_GET_WORKFLOW"),
+            Route("POST", f"{one}/raiseEvent/{{event:[^/]*}}", self.raise_event, "ERR_RAISE_EVENT_WORKFLOW"),
+            Route("POST", f"{one}/pause", self.pause, "ERR_PAUSE_WORKFLOW"),
+            Route("POST", f"{one}/resume", self.resume, "ERR_RESUME_WORKFLOW"),
+            Route("POST", f"{one}/terminate", self.terminate, "ERR_TERMINATE_WORKFLOW"),
+            Route("POST", f"{one}/purge", self.purge, "ERR_PURGE_WORKFLOW"),
+            Route("GET", f"{one}/history", self.history, "ERR_GET_WORKFLOW_HISTORY"),
+            Route("GET", f"{one}/wait", self.wait, "ERR_WAIT_WORKFLOW"),
+        ]
+
+    async def start(self, request: web.Request) -> web.Response:
+        name = name_in_path(request, "name", "workflow name", "ERR_WORKFLOW_NAME")
+        given = dapr_instance_id(request.query.get("instanceID"))
+        started = await self._workflows.start(name, await json_body(request), given)
+        return json_response({"instanceID": started}, 202)
+
+    async def get(self, request: web.Request) -> web.Response:
+        id = instance_id(request)
+        state = await self._workflows.get(id)
+        if state is None:
+            raise InstanceNotFound(f"there is no workflow instance {id!r}")
+        return json_response(state_json(state))
+
+    async def list(self, request: web.Request) -> web.Response:
+        page = await self._workflows.list(
+            statuses=_statuses(request),
+            name=text(request, "name") or None,
+            id_prefix=text(request, "prefix"),
+            cursor=text(request, "cursor", limit=4096) or None,
+            limit=whole(request, "limit", 100, 1, MAX_LIST),
+        )
+        found: dict[str, object] = {"instances": [state_json(state) for state in page.items]}
+        if page.cursor is not None:
+            found["cursor"] = page.cursor
+        return json_response(found)
+
+    async def history(self, request: web.Request) -> web.Response:
+        page = await self._workflows.history(
+            instance_id(request),
+            start=whole(request, "start", 0, 0, MAX_NUMBER),
+            limit=whole(request, "limit", MAX_HISTORY, 1, MAX_HISTORY),
+        )
+        found: dict[str, object] = {
+            "events": [{"number": number, **event_json(event)} for number, event in page.items]
+        }
+        if page.cursor is not None:
+            found["next"] = int(page.cursor)
+        return json_response(found)
+
+    async def wait(self, request: web.Request) -> web.Response:
+        id = instance_id(request)
+        until = _until(request)
+        timeout = seconds(request, "timeout", DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS)
+        try:
+            state = await self._polls.run(request, self._workflows.wait(id, until=until, timeout=timeout))
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"{id!r} has not {until} within {timeout:g} s; ask again") from error
+        return json_response(state_json(state))
+
+    async def raise_event(self, request: web.Request) -> web.Response:
+        id = instance_id(request)
+        event = name_in_path(request, "event", "event name", "ERR_WORKFLOW_EVENT_NAME")
+        await self._workflows.raise_event(id, event, await json_body(request))
+        return accepted()
+
+    async def pause(self, request: web.Request) -> web.Response:
+        await self._workflows.pause(instance_id(request), text(request, "reason"))
+        return accepted()
+
+    async def resume(self, request: web.Request) -> web.Response:
+        await self._workflows.resume(instance_id(request), text(request, "reason"))
+        return accepted()
+
+    async def terminate(self, request: web.Request) -> web.Response:
+        id = instance_id(request)
+        reason = text(request, "reason")
+        recursive = flag(request, "recursive", True)
+        output = await json_body(request)
+        await self._workflows.terminate(id, output, reason=reason, recursive=recursive)
+        return accepted()
+
+    async def purge(self, request: web.Request) -> web.Response:
+        id = instance_id(request)
+        recursive = flag(request, "recursive", True)
+        await self._workflows.purge(id, recursive=recursive, force=flag(request, "force", False))
+        return accepted()
+
+
+def _until(request: web.Request) -> Literal["started", "finished"]:
+    value = request.query.get("until", "finished")
+    if value == "started":
+        return "started"
+    if value == "finished":
+        return "finished"
+    raise malformed(f"until must be started or finished, not {value[:40]!r}")
+
+
+def _statuses(request: web.Request) -> set[str]:
+    """`status` may be repeated, and may hold several, separated by commas; case does not matter."""
+    given = ",".join(request.query.getall("status", ())).lower()
+    found = {status.strip() for status in given.split(",")} - {""}
+    unknown = found - {status.value for status in RuntimeStatus}
+    if unknown:
+        known = ", ".join(status.value for status in RuntimeStatus)
+        raise malformed(f"status {min(unknown)[:40]!r} does not exist; there are: {known}")
+    return found
