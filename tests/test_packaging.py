@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import tomllib
 import zipfile
@@ -39,16 +38,12 @@ def test_every_package_has_an_init_file() -> None:
 def test_every_other_file_is_package_data() -> None:
     """Files that are not Python are installed only if a pattern of package-data matches them."""
     patterns: dict[str, list[str]] = SETTINGS["package-data"]
-    left_out = [
-        str(path.relative_to(ROOT))
-        for package, folder in packages_in_folders().items()
-        for path in data_files(folder)
-        if not any(
-            fnmatch.fnmatch(str(path.relative_to(folder)), pattern)
-            for pattern in [*patterns.get("*", []), *patterns.get(package, [])]
-        )
-    ]
-    assert left_out == []
+    left_out: set[Path] = set()
+    for package, folder in packages_in_folders().items():
+        left_out |= set(data_files(folder))
+        for pattern in [*patterns.get("*", []), *patterns.get(package, [])]:
+            left_out -= set(folder.glob(pattern))
+    assert sorted(str(path.relative_to(ROOT)) for path in left_out) == []
 
 
 def data_files(folder: Path) -> list[Path]:
