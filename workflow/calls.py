@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.errors import InvalidInput
 from perdure.workflow.commands import CancelTimer, CreateTimer, ScheduleTask, StartChild
+from perdure.workflow.duration import format_time
 from perdure.workflow.events import FailureDetails, Payload
 from perdure.workflow.payload import Decode
 from perdure.workflow.retry import RetryPolicy
@@ -27,7 +28,7 @@ LAST_TIME = 253_402_300_799_999_999
 class _Call(Task[T]):
     """Something asked for by name that may be tried again."""
 
-    __slots__ = ("_app_id", "_attempt", "_decode", "_first_at", "_input", "_name", "_policy", "id")
+    __slots__ = ("_app_id", "_attempt", "_decode", "_first_at", "_input", "_policy", "id", "name")
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class _Call(Task[T]):
         self._run = run
         self._settled = False
         self._value = self._error = self._waiters = None
-        self._name = name
+        self.name = name
         self._input = input
         self._app_id = app_id
         self._decode = decode
@@ -68,7 +69,7 @@ class _Call(Task[T]):
             delay = self._policy.next_delay(self._attempt, self._first_at, self._run.now, failure)
             if delay is not None:
                 self._attempt += 1
-                Timer(self._run, self._run.now + delay, f"retry:{self._name}", self)
+                Timer(self._run, self._run.now + delay, f"retry:{self.name}", self)
                 return
         self._settle(None, self.error(failure))
 
@@ -90,17 +91,17 @@ class ActivityCall(_Call[T]):
         if self._policy is None or not self._attempt:
             self._key = f"{run.execution_id}:{id}"
         run.calls[id] = self
-        run.commands.append(ScheduleTask(id, self._name, self._input, self._key, self._app_id))
+        run.commands.append(ScheduleTask(id, self.name, self._input, self._key, self._app_id))
 
     def error(self, failure: FailureDetails) -> TaskFailedError:
-        text = f"activity {self._name!r} (task {self.id}) failed: {failure.type}: {failure.message}"
+        text = f"activity {self.name!r} (task {self.id}) failed: {failure.type}: {failure.message}"
         return TaskFailedError(text, failure)
 
     def waiting(self) -> str:
-        return f"activity {self._name} (task {self.id})"
+        return f"activity {self.name} (task {self.id})"
 
     def _describe(self) -> str:
-        return f"{self._name!r} (task {self.id})"
+        return f"{self.name!r} (task {self.id})"
 
 
 class ChildCall(_Call[T]):
@@ -126,17 +127,17 @@ class ChildCall(_Call[T]):
         # A retry with the same id would meet the finished one of the attempt before; a given id is the caller's choice.
         self.instance_id = run.default_id(id) if self._fixed_id is None else self._fixed_id
         run.children[id] = self
-        run.commands.append(StartChild(id, self._name, self.instance_id, self._input, self._app_id))
+        run.commands.append(StartChild(id, self.name, self.instance_id, self._input, self._app_id))
 
     def error(self, failure: FailureDetails) -> TaskFailedError:
-        text = f"child workflow {self._name!r} ({self.instance_id}, task {self.id}) failed: "
+        text = f"child workflow {self.name!r} ({self.instance_id}, task {self.id}) failed: "
         return ChildFailedError(text + f"{failure.type}: {failure.message}", failure)
 
     def waiting(self) -> str:
-        return f"child workflow {self._name} {self.instance_id} (task {self.id})"
+        return f"child workflow {self.name} {self.instance_id} (task {self.id})"
 
     def _describe(self) -> str:
-        return f"{self._name!r} {self.instance_id} (task {self.id})"
+        return f"{self.name!r} {self.instance_id} (task {self.id})"
 
 
 class Timer:
@@ -169,8 +170,10 @@ class Timer:
             self._run.commands.append(CancelTimer(self.id))
 
     def waiting(self) -> str:
-        kind = "timer" if self.origin == "timer" else f"timer {self.origin}"
-        return f"{kind} (task {self.id})"
+        if isinstance(self._owner, EventWait):
+            return ""
+        what = f"retry of {self._owner.name}" if isinstance(self._owner, _Call) else "timer"
+        return f"{what} at {format_time(self.fire_at)} (task {self.id})"
 
 
 class TimerCall(Task[None]):
@@ -218,6 +221,15 @@ class EventWait(Task[T]):
         """The time limit has come: this wait takes no event any more."""
         self._run.forget_wait(self)
         self._settle(None, EventTimeout(f"event {self.name!r} did not come within the time limit"))
+
+    def waiting(self) -> str:
+        """What is waited for, for people."""
+        limit = (
+            ""
+            if self._timer is None
+            else f" until {format_time(self._timer.fire_at)} (task {self._timer.id})"
+        )
+        return f"event {self.name}{limit}"
 
     def _describe(self) -> str:
         return f"event {self.name!r}"

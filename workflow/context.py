@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
 from datetime import UTC, datetime, timedelta
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -15,10 +16,11 @@ from perdure.logs import fields
 from perdure.workflow import payload
 from perdure.workflow.calls import ActivityCall, ChildCall, EventWait, TimerCall
 from perdure.workflow.commands import ContinuedAsNew, SendEvent, StartDetached
+from perdure.workflow.fanout import bounded
 from perdure.workflow.misuse import WorkflowMisuse
 from perdure.workflow.registry import Definition, function_name
 from perdure.workflow.retry import RetryPolicy
-from perdure.workflow.tasks import EventTimeout, Task
+from perdure.workflow.tasks import EventTimeout, Task, when_all
 
 if TYPE_CHECKING:
     from perdure.workflow.run import InProcessRun
@@ -147,6 +149,57 @@ class WorkflowContext:
         )
 
     @overload
+    def map(
+        self,
+        activity: Callable[..., Awaitable[R]],
+        items: Iterable[Any],
+        *,
+        max_concurrency: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        app_id: str | None = None,
+    ) -> Task[list[R]]: ...
+    @overload
+    def map(
+        self,
+        activity: Callable[..., R],
+        items: Iterable[Any],
+        *,
+        max_concurrency: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        app_id: str | None = None,
+    ) -> Task[list[R]]: ...
+    @overload
+    def map(
+        self,
+        activity: str,
+        items: Iterable[Any],
+        *,
+        max_concurrency: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        app_id: str | None = None,
+    ) -> Task[list[Any]]: ...
+    def map(
+        self,
+        activity: Any,
+        items: Iterable[Any],
+        *,
+        max_concurrency: int | None = None,
+        retry_policy: RetryPolicy | None = None,
+        app_id: str | None = None,
+    ) -> Task[list[Any]]:
+        """Calls an activity for each item, at most `max_concurrency` at a time. Results and errors as `when_all`."""
+        self._check()
+        if max_concurrency is not None and max_concurrency < 1:
+            raise InvalidInput(f"max_concurrency is a whole number from 1: {max_concurrency!r}")
+
+        def start(item: Any) -> Task[Any]:
+            return self.call_activity(activity, input=item, retry_policy=retry_policy, app_id=app_id)
+
+        if max_concurrency is None:
+            return when_all([start(item) for item in items])
+        return self._run.branch(bounded(start, list(items), max_concurrency))
+
+    @overload
     def call_child_workflow(
         self,
         workflow: Callable[..., Awaitable[R]],
@@ -159,7 +212,27 @@ class WorkflowContext:
     @overload
     def call_child_workflow(
         self,
-        workflow: Callable[..., Any] | str,
+        workflow: Callable[..., Generator[Any, Any, R]],
+        *,
+        input: Any = None,
+        instance_id: str | None = None,
+        retry_policy: RetryPolicy | None = None,
+        app_id: str | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_child_workflow(
+        self,
+        workflow: Callable[..., R],
+        *,
+        input: Any = None,
+        instance_id: str | None = None,
+        retry_policy: RetryPolicy | None = None,
+        app_id: str | None = None,
+    ) -> Task[R]: ...
+    @overload
+    def call_child_workflow(
+        self,
+        workflow: str,
         *,
         input: Any = None,
         instance_id: str | None = None,
@@ -245,10 +318,7 @@ class WorkflowContext:
         if timeout is not None and not isinstance(timeout, timedelta):
             raise InvalidInput(f"timeout is a timedelta, not {timeout!r}: use timedelta(seconds=…)")
         run = self._run
-        annotation = payload.EMPTY if type is None else type
-        wait: EventWait[Any] = EventWait(
-            run, name, payload.decoder(annotation, f"the data of event {name!r}")
-        )
+        wait: EventWait[Any] = EventWait(run, name, _event_decoder(name, type))
         event = run.take_unread(name)
         if event is not None:
             wait.receive(event.data)
@@ -375,6 +445,20 @@ def _unregistered(
         payload.encode(input, f"the input of {kind} {name!r}"),
         lambda value: payload.decode(value, label),
     )
+
+
+def _event_decoder(name: str, annotation: Any) -> payload.Decode:
+    label = f"the data of event {name!r}"
+    if annotation is None:
+        return functools.partial(payload.decode, what=label)
+    try:
+        return _cached_decoder(annotation, label)
+    except TypeError:  # not hashable
+        return payload.decoder(annotation, label)
+
+
+#: A decoder costs far more to make than to use, and a loop waits for the same event again and again.
+_cached_decoder = functools.lru_cache(maxsize=256)(payload.decoder)
 
 
 def _no_input(definition: Definition) -> InvalidInput:

@@ -6,11 +6,13 @@ that was applied; nothing here looks at a clock, an event loop or a store.
 
 from __future__ import annotations
 
+import contextvars
 import sys
 from asyncio import events as asyncio_events
 from collections import deque
 from collections.abc import Callable, Sequence
 from inspect import isawaitable, iscoroutine, isgenerator
+from operator import itemgetter
 from threading import get_ident
 from typing import Any
 
@@ -84,10 +86,13 @@ class InProcessRun:
         self.continuation: ContinuedAsNew | None = None
         #: The thread that runs the code now; 0 while none does. The context works only there.
         self.thread = 0
+        #: The code's context variables: of this execution alone, empty at its start, so that replay finds the same.
+        self.context = contextvars.Context()
         self._definition = definition
         self._branches: dict[Any, Branch[Any]] = {}
         self._waits: dict[str, deque[EventWait[Any]]] = {}
-        self._unread: list[EventRaised] = []
+        self._unread: dict[str, deque[tuple[int, EventRaised]]] = {}
+        self._raised = 0
         self._loop: Any = WorkflowLoop(self)
         self.closed = False
 
@@ -107,15 +112,17 @@ class InProcessRun:
         return commands
 
     def unread_events(self) -> Sequence[EventRaised]:
-        return tuple(self._unread)
+        unread = [numbered for queue in self._unread.values() for numbered in queue]
+        return [event for _, event in sorted(unread, key=itemgetter(0))]
 
     def waiting_for(self) -> Sequence[str]:
         if self.outcome is not None:
             return ()
         waits = [call.waiting() for call in (*self.calls.values(), *self.children.values())]
         waits += [timer.waiting() for timer in self.timers.values()]
-        waits += [f"event {wait.name}" for queue in self._waits.values() for wait in queue]
-        return waits
+        waits += [wait.waiting() for queue in self._waits.values() for wait in queue]
+        # The time limit of a wait is told with the wait.
+        return [wait for wait in waits if wait]
 
     def close(self) -> None:
         if not self.closed:
@@ -190,7 +197,8 @@ class InProcessRun:
         key = event.name.casefold()
         queue = self._waits.get(key)
         if queue is None:
-            self._unread.append(event)
+            self._raised += 1
+            self._unread.setdefault(key, deque()).append((self._raised, event))
             return
         wait = queue.popleft()
         if not queue:
@@ -216,7 +224,7 @@ class InProcessRun:
         sys.set_asyncgen_hooks(None, None)
         self.thread = get_ident()
         try:
-            function(*args)
+            self.context.run(function, *args)
         finally:
             self.thread = 0
             sys.set_asyncgen_hooks(*hooks)
@@ -267,10 +275,13 @@ class InProcessRun:
     def take_unread(self, name: str) -> EventRaised | None:
         """The oldest event of this name that nobody waited for, taken."""
         key = name.casefold()
-        for index, event in enumerate(self._unread):
-            if event.name.casefold() == key:
-                return self._unread.pop(index)
-        return None
+        queue = self._unread.get(key)
+        if queue is None:
+            return None
+        _, event = queue.popleft()
+        if not queue:
+            del self._unread[key]
+        return event
 
     def add_wait(self, wait: EventWait[Any]) -> None:
         self._waits.setdefault(wait.name.casefold(), deque()).append(wait)

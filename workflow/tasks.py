@@ -150,6 +150,9 @@ class WhenAll(_Waiter[list[T]]):
         else:
             self._settle(None, failed._error)
 
+    def _origin(self) -> TracebackType | None:
+        return next((item._origin() for item in self._items if item._error is not None), None)
+
     def _describe(self) -> str:
         return f"of {len(self._items)} tasks"
 
