@@ -1,0 +1,71 @@
+"""`open_store`: a store from its URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from perdure.errors import ConfigurationError
+from perdure.statestore.contract import StateStore
+from perdure.statestore.memory import MemoryStore
+
+_named: dict[str, MemoryStore] = {}
+
+
+def open_store(url: str, *, partitions: int | None = None) -> StateStore:
+    """Opens the store that a URL names, and makes it if it is not there yet, with so many partitions.
+
+    `memory://` (its own), `memory://name` (one per process), `sqlite:///file.db` (relative), `sqlite:////var/file.db`
+    (absolute); SQLite takes `?synchronous=normal`, by which the last commits before a power cut may be lost.
+    `ConfigurationError` when there is no such store, or it has another number of partitions; `StoreHeld` when
+    another process has it.
+    """
+    parts = urlsplit(url)
+    opener = OPENERS.get(parts.scheme)
+    if opener is None:
+        known = ", ".join(f"{scheme}://" for scheme in OPENERS)
+        raise ConfigurationError(f"{url!r} is not the URL of a store; known are {known}")
+    return opener(parts, partitions)
+
+
+def _open_memory(url: SplitResult, partitions: int | None) -> StateStore:
+    _options(url)
+    name = url.netloc + url.path
+    if not name:
+        return MemoryStore(partitions=partitions)
+    store = _named.get(name)
+    if store is None:
+        store = _named[name] = MemoryStore(partitions=partitions)
+    elif partitions not in (None, store.partitions):
+        raise ConfigurationError(f"memory://{name} has {store.partitions} partitions, not {partitions}")
+    return store
+
+
+def _open_sqlite(url: SplitResult, partitions: int | None) -> StateStore:
+    # Late, so that a system without fcntl can use the other stores.
+    from perdure.statestore.sqlite.store import SqliteStore
+
+    if url.netloc:
+        raise ConfigurationError(
+            f"sqlite://{url.netloc}… names a host; write sqlite:///file.db, or sqlite:////folder/file.db"
+        )
+    path = unquote(url.path[1:])
+    if not path:
+        raise ConfigurationError("sqlite:/// names no file; write sqlite:///file.db")
+    options = _options(url, "synchronous")
+    return SqliteStore(path, partitions=partitions, synchronous=options.get("synchronous", "full"))
+
+
+def _options(url: SplitResult, *known: str) -> dict[str, str]:
+    options = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(f"a {url.scheme} store has no option {name!r}")
+    return options
+
+
+#: What opens the URLs of each scheme.
+OPENERS: dict[str, Callable[[SplitResult, int | None], StateStore]] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+}
