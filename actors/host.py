@@ -83,7 +83,7 @@ class ActorHost:
         self._max_active = max_active
         self._accepting = True
         self._rota: Iterator[Activation] = iter(())
-        self._closed = False
+        self.closed = False
 
     def register(self, actor_type: ActorType) -> None:
         self.types[actor_type.name] = actor_type
@@ -97,7 +97,7 @@ class ActorHost:
 
     def close(self) -> None:
         """Drops every activation."""
-        self._closed = True
+        self.closed = True
         self._accepting = False
         self.reminders.close()
         self.disown(list(self.owned), Moved("the node is stopping"))
@@ -184,7 +184,7 @@ class ActorHost:
         """Activates what owes work in these partitions, a bounded number at a time, in pages."""
         held = [key for key in keys if key in self.owned]
         cursor: str | None = None
-        while held and not self._closed:
+        while held and not self.closed:
             page = await self.store.owing(held, cursor, WAKE_LIMIT)
             for actor in page.items:
                 if actor not in self.activations and not self.accounted(actor):
@@ -196,7 +196,7 @@ class ActorHost:
 
     async def _settled(self) -> None:
         """Waits until loading activations are few, so that a take-over never floods the node."""
-        while not self._closed:
+        while not self.closed:
             loading = sum(1 for a in self.activations.values() if a.phase is Phase.LOADING)
             if loading < WAKE_LIMIT:
                 return
@@ -205,7 +205,7 @@ class ActorHost:
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self._closed:
+        if self.closed:
             return
         self.tick += 1
         self._evict()

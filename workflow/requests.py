@@ -95,8 +95,8 @@ class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True)
     """Run an activity and send its `ActivityDone` to the instance."""
 
     #: The workflow actor that waits for the answer.
-    type: str
-    id: str
+    actor_type: str
+    instance_id: str
     workflow: str
     execution_id: str
     generation: int
@@ -110,7 +110,7 @@ class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True)
 
     @property
     def activity_id(self) -> str:
-        return f"{self.id}::{self.task_id}::{self.generation}"
+        return f"{self.instance_id}::{self.task_id}::{self.generation}"
 
 
 Waiting = Start | Raise | ActivityDone | ChildDone | TimerDue

@@ -1,0 +1,124 @@
+"""The layers of one node put together, without edges: what a process, a test and the simulation all run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.actors.host import ActorHost
+from perdure.actors.ownership import Ownership
+from perdure.actors.router import Peers, Router
+from perdure.clock import Clock
+from perdure.placement.client import PlacementClient
+from perdure.placement.member import Member
+from perdure.statestore.committer import Committer
+from perdure.statestore.contract import StateStore
+from perdure.workflow.client import WorkflowClient
+from perdure.workflow.engine import WorkflowEngine, workflow_type
+from perdure.workflow.locator import TableLocator
+from perdure.workflow.registry import Registry
+from perdure.workflow.run import InProcessExecutor
+
+
+class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be set per node."""
+
+    #: "always": after every turn the history is replayed and compared; "sampled": after one in a thousand; "off".
+    replay_check: str = "sampled"
+    #: Activations kept in memory at most, beyond those that are busy.
+    max_active: int = 20_000
+    #: Seconds after which an idle workflow instance leaves memory.
+    workflow_idle: float = 60.0
+    #: Seconds that nodes of an app must be present without one that knows an activity before its calls fail.
+    unregistered_grace: float = 0.0
+
+
+class Runtime:
+    """Made for one placement client, so for one incarnation of a node."""
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        namespace: str,
+        registry: Registry,
+        store: StateStore,
+        partitions: int,
+        clock: Clock,
+        placement: PlacementClient,
+        peers: Peers | None = None,
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        options = options or RuntimeOptions()
+        self.clock = clock
+        self.store = store
+        self.placement = placement
+        self.committer = Committer(store, clock)
+        self.host = ActorHost(
+            clock=clock,
+            store=store,
+            committer=self.committer,
+            partitions=partitions,
+            fresh=placement.fresh,
+            max_active=options.max_active,
+        )
+        locator = TableLocator(placement, namespace)
+        self.router = Router(
+            node=placement.node, clock=clock, host=self.host, locator=locator, peers=peers
+        )
+        self.engine = WorkflowEngine(
+            app_id=app_id,
+            namespace=namespace,
+            registry=registry,
+            executor=InProcessExecutor(registry),
+            clock=clock,
+            store=store,
+            host=self.host,
+            router=self.router,
+            locator=locator,
+            replay_check=options.replay_check,
+            idle_timeout=options.workflow_idle,
+        )
+        self.engine.dispatcher.unregistered_grace = options.unregistered_grace
+        self.host.accounted = self.engine.accounted
+        self.ownership = Ownership(self.host, placement)
+        self.client = WorkflowClient(self.engine)
+
+    async def start(self) -> None:
+        """Serves what the newest table gives this node, and follows the tables to come."""
+        self.placement.on_table(self.ownership.applied)
+        self.host.start()
+        self.engine.start()
+        table = self.placement.table
+        if table is not None:
+            self.ownership.applied(None, table)
+            await self.ownership.settled()
+
+    async def stop(self, *, drain: float) -> None:
+        """No new work; the activities that run have `drain` seconds to end, and their answers are committed; then
+        every partition is given back. Whatever did not end is done again by the next owner."""
+        self.engine.activities.stop_starting()
+        deadline = self.clock.monotonic() + drain
+        while self.engine.activities.known and self.clock.monotonic() < deadline:
+            await self.clock.sleep(0.01)
+        self.host.stop_turns()
+        while (self.host.busy or self.committer.pending) and self.clock.monotonic() < deadline + 1:
+            await self.clock.sleep(0.005)
+        self.router.close()
+        await self.ownership.release_all()
+        await self.engine.activities.close()
+        self.host.close()
+
+
+def member(
+    *, app_id: str, namespace: str, node: str, registry: Registry, address: str = "", actor_types: tuple[str, ...] = ()
+) -> Member:
+    """What a node of this app says of itself."""
+    return Member(
+        node=node,
+        address=address,
+        app_id=app_id,
+        namespace=namespace,
+        actor_types=(workflow_type(namespace, app_id), *actor_types),
+        workflows=tuple(sorted(registry.workflows)),
+        activities=tuple(sorted(registry.activities)),
+    )

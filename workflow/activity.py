@@ -1,0 +1,177 @@
+"""Runs activities: functions on the loop, plain functions in threads, and their answers until they are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from perdure.actors.messages import Message
+from perdure.errors import LoopBlocked, NotRegistered, Unavailable
+from perdure.logs import fields
+from perdure.statestore.contract import ActorId
+from perdure.workflow.activity_context import ActivityContext
+from perdure.workflow.events import FailureDetails, Payload
+from perdure.workflow.failure import describe
+from perdure.workflow.registry import ActivityDefinition
+from perdure.workflow.requests import ActivityDone, ActivityRequest
+
+if TYPE_CHECKING:
+    from perdure.workflow.engine import WorkflowEngine
+
+log = logging.getLogger("perdure.workflow")
+
+#: How many activities of one app run at a time on one node: functions on the loop, and threads.
+MAX_ASYNC = 1000
+MAX_THREADS = 64
+
+
+class ActivityHost:
+    """Runs each request once while it runs; keeps no state. What it was given and has no acknowledged answer for, it
+    *knows*: a second request for the same task joins the first."""
+
+    def __init__(self, engine: WorkflowEngine, *, max_async: int = MAX_ASYNC, max_threads: int = MAX_THREADS) -> None:
+        self._engine = engine
+        self._known: dict[tuple[str, int], ActivityRequest] = {}
+        self._queues: tuple[deque[ActivityRequest], deque[ActivityRequest]] = (deque(), deque())
+        self._limits = (max_async, max_threads)
+        self._running = [0, 0]
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self._closing = False
+
+    @property
+    def running(self) -> int:
+        return self._running[0] + self._running[1]
+
+    @property
+    def queued(self) -> int:
+        return len(self._queues[0]) + len(self._queues[1])
+
+    @property
+    def known(self) -> int:
+        """Running, queued, or answered and not acknowledged."""
+        return len(self._known)
+
+    def knows(self, execution_id: str, task_id: int) -> bool:
+        return (execution_id, task_id) in self._known
+
+    def receive(self, message: Message) -> None:
+        """Takes an `ActivityRequest`; acknowledges at once: the workflow actor keeps it durable."""
+        request: ActivityRequest = message.body
+        key = (request.execution_id, request.task_id)
+        if self._closing:
+            message.answer(Unavailable("the node is stopping"))
+            return
+        message.answer(True)
+        if key in self._known:
+            return
+        self._known[key] = request
+        try:
+            definition = self._engine.registry.get_activity(request.name)
+        except NotRegistered as error:
+            self._answer(request, None, FailureDetails("ActivityNotRegistered", error.message, non_retriable=True))
+            return
+        kind = 0 if definition.is_async else 1
+        if self._running[kind] >= self._limits[kind]:
+            self._queues[kind].append(request)
+        else:
+            self._start(kind, definition, request)
+
+    def _start(self, kind: int, definition: ActivityDefinition, request: ActivityRequest) -> None:
+        self._running[kind] += 1
+        run = self._run_async if kind == 0 else self._run_thread
+        task = self._engine.clock.spawn(run(definition, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_async(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
+        context = ActivityContext(self._engine.app_id, request)
+        try:
+            if definition.takes_input:
+                result = await definition.fn(context, definition.decode(request.input))
+            else:
+                result = await definition.fn(context)
+            payload = definition.encode(result)
+        except asyncio.CancelledError:
+            # The node is stopping: no answer, so that another run gives it.
+            self._ended(0)
+            raise
+        except (Exception, LoopBlocked, SystemExit) as error:
+            self._failed(0, request, error)
+        else:
+            self._ended(0)
+            self._answer(request, payload, None)
+
+    async def _run_thread(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._limits[1], thread_name_prefix="perdure-activity")
+        loop = asyncio.get_running_loop()
+        try:
+            payload = await loop.run_in_executor(
+                self._threads, _call, definition, ActivityContext(self._engine.app_id, request)
+            )
+        except asyncio.CancelledError:
+            self._ended(1)
+            raise
+        except (Exception, SystemExit) as error:
+            self._failed(1, request, error)
+        else:
+            self._ended(1)
+            self._answer(request, payload, None)
+
+    def _failed(self, kind: int, request: ActivityRequest, error: BaseException) -> None:
+        log.info(
+            "activity.failed",
+            extra=fields(instance=request.instance_id, activity=request.name, task=request.task_id, error=repr(error)),
+        )
+        self._ended(kind)
+        self._answer(request, None, describe(error))
+
+    def _ended(self, kind: int) -> None:
+        self._running[kind] -= 1
+        if self._queues[kind] and not self._closing:
+            request = self._queues[kind].popleft()
+            self._start(kind, self._engine.registry.get_activity(request.name), request)
+
+    def _answer(self, request: ActivityRequest, result: Payload, failure: FailureDetails | None) -> None:
+        done = ActivityDone(request.execution_id, request.task_id, request.nonce, result, failure)
+        engine = self._engine
+
+        def answered(_: Any) -> None:
+            # Whatever the answer, the workflow actor needs no more of this.
+            self._known.pop((request.execution_id, request.task_id), None)
+            engine.dispatcher.settled(ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id)
+
+        engine.router.send(ActorId(request.actor_type, request.instance_id), "done", done, answered)
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+
+    def stop_starting(self) -> None:
+        """Begins nothing any more: what is queued is done by whoever owns its instance next."""
+        self._closing = True
+        for queue in self._queues:
+            for request in queue:
+                self._known.pop((request.execution_id, request.task_id), None)
+            queue.clear()
+
+    async def close(self) -> None:
+        """Cancels what runs on the loop; threads end by themselves, unheard."""
+        self.stop_starting()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _call(definition: ActivityDefinition, context: ActivityContext) -> Payload:
+    if definition.takes_input:
+        result = definition.fn(context, definition.decode(context._request.input))
+    else:
+        result = definition.fn(context)
+    return definition.encode(result)

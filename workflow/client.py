@@ -1,0 +1,287 @@
+"""Starts, watches and steers workflow instances."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from perdure.actors.messages import Identity
+from perdure.errors import (
+    DeadlineExceeded,
+    InstanceNotFound,
+    InvalidId,
+    InvalidInput,
+    PayloadTooLarge,
+    PerdureError,
+)
+from perdure.statestore.contract import ActorId, InstanceFilter, Page
+from perdure.workflow import payload as payloads
+from perdure.workflow.engine import WorkflowEngine
+from perdure.workflow.events import Event, Payload
+from perdure.workflow.instance import describe
+from perdure.workflow.metadata import EDGE_PREFIX
+from perdure.workflow.requests import Purge, Raise, Resume, Start, Suspend, Terminate, Wait
+from perdure.workflow.state import RuntimeStatus, WorkflowState
+
+#: Seconds for which a request is sent again while its owner cannot be reached.
+RETRY_FOR = 60.0
+#: Bytes of an id at most.
+ID_BYTES = 256
+#: Bytes of one payload at most.
+PAYLOAD_BYTES = 16 * 1024 * 1024
+
+Workflow = Callable[..., Any] | str
+
+
+class WorkflowClient:
+    """Made by a node (`node.client`). All methods are coroutines; what they acknowledge is durable.
+
+    Each change is sent with an identity, again if need be, and takes effect once. Raises `InvalidId`, `InvalidInput`
+    and `PayloadTooLarge` for what the caller got wrong, `InstanceNotFound` for an unknown id, and `DeadlineExceeded`
+    when no owner answered for 60 seconds (the request may then still take effect).
+    """
+
+    def __init__(self, engine: WorkflowEngine) -> None:
+        self._engine = engine
+        self._sender = EDGE_PREFIX + engine.clock.token(8).hex()
+        self._number = 0
+        #: Per target the numbers that are not answered.
+        self._pending: dict[ActorId, set[int]] = {}
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    async def schedule_new_workflow(
+        self, workflow: Workflow, *, input: Any = None, instance_id: str | None = None
+    ) -> str:
+        """Starts a workflow, given as its function or name; returns the instance's id when the start is durable.
+
+        `AlreadyExists` when an instance with this id is still active; a finished one is replaced.
+        """
+        name, encoded = self._named(workflow, input)
+        return await self.start(name, encoded, instance_id)
+
+    async def start(self, name: str, payload: Payload, instance_id: str | None = None) -> str:
+        """As `schedule_new_workflow`, with the input as it is to be stored: JSON text."""
+        if not name:
+            raise InvalidInput("the workflow's name is empty")
+        if instance_id is None:
+            instance_id = self._engine.clock.token(16).hex()
+        check_id(instance_id)
+        check_payload(payload, "the input")
+        start_id = self._engine.clock.token(16).hex()
+        await self._request(instance_id, "start", Start(name, start_id, payload))
+        return instance_id
+
+    def _named(self, workflow: Workflow, input: Any) -> tuple[str, Payload]:
+        if isinstance(workflow, str):
+            return workflow, payloads.encode(input, f"the input of workflow {workflow!r}")
+        definition = self._engine.registry.workflow_index.get(workflow)
+        if definition is None:
+            name = getattr(workflow, "__name__", repr(workflow))
+            raise InvalidInput(f"{name!r} is not registered on this app: decorate it with @app.workflow")
+        return definition.name, definition.encode_input(input)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    async def get_workflow_state(self, instance_id: str) -> WorkflowState | None:
+        """The instance as of its last commit; None if there is none."""
+        check_id(instance_id)
+        row = await self._engine.store.row(self._engine.actor(instance_id))
+        return None if row is None else describe(row)
+
+    get = get_workflow_state
+
+    async def wait_for_workflow_start(
+        self, instance_id: str, *, timeout: float | timedelta | None = None
+    ) -> WorkflowState:
+        """Returns when the instance has begun to run. `DeadlineExceeded` (a `TimeoutError`) after `timeout`
+        seconds; `InstanceNotFound`."""
+        return await self.wait(instance_id, until="started", timeout=_seconds(timeout))
+
+    async def wait_for_workflow_completion(
+        self, instance_id: str, *, timeout: float | timedelta | None = None
+    ) -> WorkflowState:
+        """Returns when the instance is completed, failed or terminated. Raises as `wait_for_workflow_start`."""
+        return await self.wait(instance_id, until="finished", timeout=_seconds(timeout))
+
+    async def wait(
+        self,
+        instance_id: str,
+        *,
+        until: Literal["started", "finished"] = "finished",
+        timeout: float | None = None,
+    ) -> WorkflowState:
+        """Both of the above. Ending the wait, by time-out or cancellation, has no effect on the instance."""
+        check_id(instance_id)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        state = await self._first_row(instance_id, until)
+        if state is not None:
+            return state
+        self._engine.router.send(
+            self._engine.actor(instance_id), "wait", Wait(until), lambda value: _resolve(answer, value)
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                result: WorkflowState = await answer
+                return result
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"instance {instance_id!r} has not {until} within {timeout} seconds; it goes on"
+            ) from None
+
+    async def _first_row(self, instance_id: str, until: str) -> WorkflowState | None:
+        """An instance that is not in memory and satisfies the wait is not loaded for it."""
+        actor = self._engine.actor(instance_id)
+        if actor in self._engine.host.activations:
+            return None
+        state = await self.get_workflow_state(instance_id)
+        if state is None:
+            return None
+        finished = state.runtime_status.finished
+        return state if finished or (until == "started" and state.started_at is not None) else None
+
+    async def list(
+        self,
+        *,
+        statuses: Collection[str] = (),
+        name: str | None = None,
+        id_prefix: str = "",
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[WorkflowState]:
+        """Instances, newest first. Pages are stable: what comes or goes in between neither repeats nor hides any."""
+        unknown = set(statuses) - set(RuntimeStatus)
+        if unknown:
+            raise InvalidInput(f"unknown status {sorted(unknown)}: use any of {', '.join(RuntimeStatus)}")
+        if not 1 <= limit <= 1000:
+            raise InvalidInput(f"limit is {limit}; it must be 1 to 1000")
+        where = InstanceFilter(
+            type=self._engine.name, statuses=tuple(statuses), name=name, id_prefix=id_prefix
+        )
+        page = await self._engine.store.query(where, cursor, limit)
+        return Page([describe(row) for row in page.items], page.cursor)
+
+    async def history(
+        self, instance_id: str, *, start: int = 0, limit: int = 1000
+    ) -> Page[tuple[int, Event]]:
+        """The history events of the current execution, with their numbers; `cursor` is the next number."""
+        check_id(instance_id)
+        if await self.get_workflow_state(instance_id) is None:
+            raise InstanceNotFound()
+        items = []
+        async for number, event in self._engine.history(self._engine.actor(instance_id), start=start):
+            if len(items) == limit:
+                return Page(items, str(number))
+            items.append((number, event))
+        return Page(items)
+
+    # --- steering ----------------------------------------------------------------------------------------------------
+
+    async def raise_workflow_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
+        """Hands an event to the instance; kept until the workflow waits for one of this name. `InvalidState` when
+        the instance is finished."""
+        await self.raise_event(instance_id, event_name, payloads.encode(data, f"the data of event {event_name!r}"))
+
+    async def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
+        """As `raise_workflow_event`, with the data as it is to be stored: JSON text."""
+        if not name:
+            raise InvalidInput("the event's name is empty")
+        check_payload(payload, "the event's data")
+        await self._request(instance_id, "raise", Raise(name, payload))
+
+    async def pause_workflow(self, instance_id: str, *, reason: str = "") -> None:
+        """The code gets nothing more until it is resumed; what arrives meanwhile is kept. Idempotent."""
+        await self._request(instance_id, "suspend", Suspend(reason))
+
+    async def resume_workflow(self, instance_id: str, *, reason: str = "") -> None:
+        """Goes on after a pause, or tries a STALLED instance again. Idempotent."""
+        await self._request(instance_id, "resume", Resume(reason))
+
+    async def terminate_workflow(
+        self, instance_id: str, *, output: Any = None, reason: str = "", recursive: bool = True
+    ) -> None:
+        """Ends the instance, and unless told otherwise its child workflows; running activities are not interrupted,
+        their results are dropped. No effect on a finished instance."""
+        encoded = payloads.encode(output, "the output")
+        await self.terminate(instance_id, encoded, reason=reason, recursive=recursive)
+
+    async def terminate(
+        self, instance_id: str, payload: Payload = None, *, reason: str = "", recursive: bool = True
+    ) -> None:
+        """As `terminate_workflow`, with the output as it is to be stored: JSON text."""
+        check_payload(payload, "the output")
+        await self._request(instance_id, "terminate", Terminate(reason, payload, recursive))
+
+    async def purge_workflow(self, instance_id: str, *, recursive: bool = True, force: bool = False) -> None:
+        """Deletes what is left of a finished instance, and of its children. `InvalidState` while it is not
+        finished; `force` deletes it even so, with whatever it still owes to others."""
+        await self._request(instance_id, "purge", Purge(recursive, force))
+
+    async def pause(self, instance_id: str, reason: str = "") -> None:
+        await self.pause_workflow(instance_id, reason=reason)
+
+    async def resume(self, instance_id: str, reason: str = "") -> None:
+        await self.resume_workflow(instance_id, reason=reason)
+
+    purge = purge_workflow
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def _request(self, instance_id: str, method: str, body: msgspec.Struct) -> Any:
+        check_id(instance_id)
+        target = self._engine.actor(instance_id)
+        self._number += 1
+        number = self._number
+        pending = self._pending.setdefault(target, set())
+        identity = Identity(self._sender, number, min(pending, default=number))
+        pending.add(number)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def answered(value: Any) -> None:
+            pending.discard(number)
+            if not pending:
+                self._pending.pop(target, None)
+            _resolve(answer, value)
+
+        give_up = self._engine.clock.monotonic() + RETRY_FOR
+        self._engine.router.send(target, method, body, answered, identity=identity, give_up=give_up)
+        return await answer
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, PerdureError):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+
+
+def check_id(instance_id: str) -> None:
+    """`InvalidId` unless it is 1 to 256 bytes without control characters and '/'."""
+    if not isinstance(instance_id, str):
+        raise InvalidId(f"an instance id is text, not {type(instance_id).__name__}")
+    try:
+        size = len(instance_id.encode())
+    except UnicodeEncodeError:
+        raise InvalidId(f"the instance id {instance_id!a} is not valid Unicode") from None
+    if not 1 <= size <= ID_BYTES:
+        raise InvalidId(f"an instance id has 1 to {ID_BYTES} bytes; this one has {size}")
+    for character in instance_id:
+        if character == "/" or ord(character) < 32 or 127 <= ord(character) < 160:
+            raise InvalidId(f"the instance id {instance_id!r} contains {character!r}, which ids may not")
+
+
+def check_payload(payload: Payload, what: str) -> None:
+    if payload is not None and len(payload) > PAYLOAD_BYTES:
+        raise PayloadTooLarge(f"{what} has {len(payload)} bytes; at most {PAYLOAD_BYTES} are allowed")
+
+
+def _seconds(timeout: float | timedelta | None) -> float | None:
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+

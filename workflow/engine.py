@@ -1,0 +1,165 @@
+"""The workflow engine of one app on one node: what its workflow actors and activities share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from perdure.actors.activation import Activation
+from perdure.actors.host import ActorHost
+from perdure.actors.messages import Answer, Message
+from perdure.actors.router import Locator as ActorLocator
+from perdure.actors.router import Router
+from perdure.clock import Clock
+from perdure.errors import StoreUnavailable
+from perdure.statestore.contract import ActorId, Page, Reminder, StateStore
+from perdure.workflow import events
+from perdure.workflow.activity import ActivityHost
+from perdure.workflow.dispatch import LOOK, Dispatcher
+from perdure.workflow.events import Event, ExecutionStarted
+from perdure.workflow.executor import Executor, Run
+from perdure.workflow.executor import Instance as RunInstance
+from perdure.workflow.orchestrator import WorkflowBehaviour
+from perdure.workflow.recovery import RecoveryGate
+from perdure.workflow.registry import Registry
+from perdure.workflow.replay_check import ReplayCheck
+from perdure.workflow.requests import Forget, TimerDue
+from perdure.workflow.work import FORGET
+
+
+class Locator(ActorLocator, Protocol):
+    """Where things are, by the newest placement table."""
+
+    def activity_node(self, app_id: str, name: str, activity_id: str) -> str | None:
+        """The node that runs this activity: the first, in rendezvous order of the activity's id, of the app's nodes
+        that registered the name; None while there is none."""
+
+    def app_present(self, app_id: str) -> bool:
+        """Whether any node of the app is in the table."""
+
+    def present(self, node: str) -> bool:
+        """Whether this incarnation is in the table."""
+
+
+class WorkflowEngine:
+    """Implements `perdure.actors.host.ActorType` for the app's workflow actors."""
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        namespace: str,
+        registry: Registry,
+        executor: Executor,
+        clock: Clock,
+        store: StateStore,
+        host: ActorHost,
+        router: Router,
+        locator: Locator,
+        replay_check: str = "sampled",
+        idle_timeout: float = 60.0,
+    ) -> None:
+        self.app_id = app_id
+        self.namespace = namespace
+        self.registry = registry
+        self.executor = executor
+        self.clock = clock
+        self.store = store
+        self.host = host
+        self.router = router
+        self.locator = locator
+        self.idle_timeout = idle_timeout
+        self.name = workflow_type(namespace, app_id)
+        self.gate = RecoveryGate(clock)
+        self.dispatcher = Dispatcher(self)
+        self.activities = ActivityHost(self)
+        self.replay_check = ReplayCheck(self, replay_check)
+        host.register(self)
+        router.stateless(activity_type(namespace, app_id), self.activities.receive)
+
+    @property
+    def node(self) -> str:
+        return self.router.node
+
+    def start(self) -> None:
+        self.clock.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        if not self.router.closed:
+            self.dispatcher.check()
+            self.clock.call_later(LOOK, self._look)
+
+    # --- ActorType ---------------------------------------------------------------------------------------------------
+
+    def create(self, activation: Activation) -> WorkflowBehaviour:
+        return WorkflowBehaviour(self, activation)
+
+    def reminder(self, reminder: Reminder, answer: Answer) -> Message:
+        """The message of a due reminder: a timer, or the end of a tombstone."""
+        if reminder.name == FORGET:
+            return Message(reminder.actor, "forget", Forget(), answer)
+        task_id = int(reminder.name.removeprefix("timer-"))
+        body = TimerDue(reminder.data.decode(), task_id, reminder.due)
+        return Message(reminder.actor, "timer", body, answer)
+
+    def accounted(self, actor: ActorId) -> bool:
+        """Whether what this actor owes is under way although it may not be in memory."""
+        return self.dispatcher.accounted(actor)
+
+    # --- names -------------------------------------------------------------------------------------------------------
+
+    def workflow_type(self, app_id: str) -> str:
+        return workflow_type(self.namespace, app_id) if app_id else self.name
+
+    def activity_type(self, app_id: str) -> str:
+        return activity_type(self.namespace, app_id or self.app_id)
+
+    def actor(self, instance_id: str) -> ActorId:
+        return ActorId(self.name, instance_id)
+
+    # --- what behaviours share -----------------------------------------------------------------------------------------
+
+    def new_run(self, actor: ActorId, started: ExecutionStarted) -> Run:
+        """`NotRegistered` when the workflow is unknown here."""
+        return self.executor.run(RunInstance(self.app_id, self.namespace, actor.id), started)
+
+    async def page(self, actor: ActorId, start: str, limit: int = 1000) -> Page[tuple[str, bytes]]:
+        """A page of history keys, as soon as the store can give it."""
+        delay = 0.05
+        while True:
+            try:
+                return await self.store.keys(actor, "history-", start, limit)
+            except StoreUnavailable:
+                await self.clock.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    async def history(
+        self, actor: ActorId, *, start: int = 0, limit: int | None = None
+    ) -> AsyncIterator[tuple[int, Event]]:
+        """The stored events, in order, with their numbers. `CorruptState` at one that cannot be read."""
+        cursor: str | None = f"history-{start:06d}"
+        while cursor is not None and (limit is None or start < limit):
+            page = await self.page(actor, cursor)
+            for key, value in page.items:
+                number = int(key.removeprefix("history-"))
+                if limit is not None and number >= limit:
+                    return
+                yield number, events.decode(value)
+            cursor = page.cursor
+
+
+def workflow_type(namespace: str, app_id: str) -> str:
+    """The actor type of an app's workflow instances."""
+    return f"dapr.internal.{namespace}.{app_id}.workflow"
+
+
+def activity_type(namespace: str, app_id: str) -> str:
+    """The actor type of an app's activities."""
+    return f"dapr.internal.{namespace}.{app_id}.activity"
+
+
+def is_internal(actor_type: str) -> bool:
+    """Whether the type is the runtime's own: user code cannot register it."""
+    return actor_type.startswith("dapr.internal.")
+
+

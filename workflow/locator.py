@@ -1,0 +1,57 @@
+"""Where actors and activities are, by the newest placement table."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from perdure.placement.hashing import ranked
+from perdure.placement.table import Table
+
+
+class HasTable(Protocol):
+    """What is needed of a `PlacementClient`."""
+
+    @property
+    def table(self) -> Table | None: ...
+
+
+class TableLocator:
+    """Answers from the newest table; remembers, per table, which nodes have an activity."""
+
+    def __init__(self, placement: HasTable, namespace: str) -> None:
+        self._placement = placement
+        self._namespace = namespace
+        self._table: Table | None = None
+        self._hosts: dict[tuple[str, str], list[str]] = {}
+
+    def owner(self, actor_type: str, partition: int) -> str | None:
+        table = self._placement.table
+        return None if table is None else table.owner(actor_type, partition)
+
+    def activity_node(self, app_id: str, name: str, activity_id: str) -> str | None:
+        table = self._placement.table
+        if table is not self._table:
+            self._table = table
+            self._hosts.clear()
+        hosts = self._hosts.get((app_id, name))
+        if hosts is None:
+            hosts = self._hosts[app_id, name] = self._find(app_id, name)
+        if len(hosts) <= 1:
+            return hosts[0] if hosts else None
+        return ranked(hosts, activity_id)[0]
+
+    def _find(self, app_id: str, name: str) -> list[str]:
+        members = self._table.members.values() if self._table is not None else ()
+        return sorted(
+            m.node
+            for m in members
+            if m.app_id == app_id and m.namespace == self._namespace and name in m.activities
+        )
+
+    def app_present(self, app_id: str) -> bool:
+        table = self._placement.table
+        return table is not None and any(m.app_id == app_id for m in table.members.values())
+
+    def present(self, node: str) -> bool:
+        table = self._placement.table
+        return table is not None and node in table.members

@@ -1,0 +1,510 @@
+"""The workflow actor: which turn comes next for one instance."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from perdure.actors.activation import Activation
+from perdure.actors.messages import Identity, Message
+from perdure.actors.turn import Turn
+from perdure.errors import CorruptState, InstanceNotFound, InvalidState, Moved, NotRegistered, StoreError
+from perdure.logs import fields
+from perdure.statestore.contract import Snapshot
+from perdure.workflow import stall
+from perdure.workflow.events import ChildScheduled, FailureDetails, TaskScheduled
+from perdure.workflow.executor import Run
+from perdure.workflow.instance import Instance, UnreadableHistory, describe
+from perdure.workflow.rebuild import rebuild
+from perdure.workflow.recovery import DEATH_LIMIT, SURVIVED
+from perdure.workflow.requests import ActivityDone, ActivityRequest, Purge, Wait
+from perdure.workflow.stall import Stalled
+from perdure.workflow.state import RuntimeStatus
+from perdure.workflow.work import CONTROL, Work
+
+if TYPE_CHECKING:
+    from perdure.workflow.engine import WorkflowEngine
+
+log = logging.getLogger("perdure.workflow")
+
+#: Seconds that a message waits for a turn before it is received into the inbox.
+RECEIVE_AFTER = 0.02
+#: Seconds within which an acknowledged outbox message is deleted, if no other turn does it sooner.
+OUTBOX_DELETE = 1.0
+#: What does not wait behind messages for the workflow code.
+OVERTAKING = (*CONTROL, Purge)
+
+
+class WorkflowBehaviour:
+    """Implements `perdure.actors.turn.Behaviour` for one instance."""
+
+    __slots__ = (
+        "_admitted",
+        "_blocked",
+        "_code_proven",
+        "_dispatched",
+        "_rebuilding",
+        "_receive_timer",
+        "_sending",
+        "_stalled",
+        "_ticket",
+        "acked",
+        "activation",
+        "engine",
+        "instance",
+        "run",
+        "waiters",
+    )
+
+    def __init__(self, engine: WorkflowEngine, activation: Activation) -> None:
+        self.engine = engine
+        self.activation = activation
+        self.instance: Instance | None = None
+        #: The suspended workflow code; None: not begun, finished, or to be rebuilt by replay.
+        self.run: Run | None = None
+        #: Outbox numbers that are acknowledged and not yet deleted.
+        self.acked: set[int] = set()
+        #: Messages that wait for the instance to start or finish.
+        self.waiters: list[Message] = []
+        #: A stall that is to be committed.
+        self._stalled: Stalled | None = None
+        #: The code is not tried before the instance is resumed or loaded elsewhere.
+        self._blocked = False
+        self._rebuilding = False
+        self._receive_timer = False
+        #: Outbox numbers under way, and the actors they go to.
+        self._sending: dict[int, tuple[str, str]] = {}
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """What is true of an instance that was just read."""
+        actor = self.activation.actor
+        suspect = self.engine.host.crashed(actor, self.activation.partition)
+        self._admitted = not suspect
+        self._code_proven = not suspect
+        self._dispatched = False
+        self._ticket: int | None = None
+
+    # --- Behaviour ---------------------------------------------------------------------------------------------------
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        self.close_run()
+        self._rebuilding = False
+        self.acked.clear()
+        try:
+            self.instance = Instance.read(self.activation.actor, snapshot)
+        except UnreadableHistory as error:
+            self.instance = error.instance
+            # Counted as read, so that nothing waits for what cannot be had.
+            self.instance.scanned = self.instance.meta.history
+            self._stalled = Stalled(stall.UNREADABLE, error.message)
+        self._dispatched = False
+
+    def step(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
+        instance = self.instance
+        mailbox = self.activation.mailbox
+        if instance is not None and not (instance.finished or instance.purged):
+            return self._step_active(instance)
+        if instance is not None and not self._dispatched:
+            self._dispatched = True
+            self._redispatch()
+        if mailbox:
+            purge = next((m for m in mailbox if type(m.body) is Purge), None)
+            if purge is not None:
+                mailbox.remove(purge)
+                return self._purge(purge)
+            return self._turn(taking=True)
+        if self.acked:
+            return self._turn(taking=False)
+        return None
+
+    def committed(self, turn: Turn) -> None:
+        if self.waiters:
+            self._tell_waiters()
+        if self.engine.replay_check.wants(self, turn):
+            self.engine.replay_check.start(self)
+
+    def rejected(self, turn: Turn, reason: str) -> None:
+        instance = self.instance
+        if instance is not None and not instance.finished and instance.meta.stall != stall.REJECTED:
+            self._stalled = Stalled(stall.REJECTED, reason)
+            return
+        # Not even the stall could be stored: these messages are the ones that cannot be.
+        for message in turn.messages:
+            if message in self.activation.mailbox:
+                self.activation.mailbox.remove(message)
+            message.answer(StoreError(reason))
+
+    def evictable(self) -> bool:
+        if self.waiters or self.acked or self._sending or self._rebuilding or self._stalled is not None:
+            return False
+        instance = self.instance
+        if instance is None:
+            return True
+        if instance.outbox or not self._admitted:
+            return False
+        return not instance.meta.task_deaths
+
+    def close(self) -> None:
+        self.close_run()
+        self._leave_gate()
+        waiters, self.waiters = self.waiters, []
+        for message in waiters:
+            message.answer(Moved())
+
+    # --- what a turn changes here ------------------------------------------------------------------------------------
+
+    def replace(self, instance: Instance | None) -> None:
+        """Another execution, a new instance, or none takes the place of this one."""
+        self.close_run()
+        self.instance = instance
+        self._blocked = False
+        self._dispatched = True
+
+    def close_run(self) -> None:
+        run, self.run = self.run, None
+        if run is not None:
+            run.close()
+
+    def may_run(self) -> bool:
+        """Whether arrivals can go to the code in this turn."""
+        instance = self.instance
+        if instance is None or self._blocked or self._rebuilding:
+            return False
+        if instance.meta.status == RuntimeStatus.SUSPENDED:
+            return False
+        return self.run is not None or instance.meta.history == 0
+
+    def resumed(self) -> None:
+        """Somebody wants the code to be tried again."""
+        self._blocked = False
+        self._code_proven = True
+
+    def code_settled(self) -> None:
+        self._code_proven = True
+        if self._ticket is not None:
+            self._leave_gate()
+
+    def _leave_gate(self) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self.engine.gate.leave(ticket)
+
+    # --- an active instance ------------------------------------------------------------------------------------------
+
+    def _step_active(self, instance: Instance) -> Turn | Coroutine[Any, Any, Turn | None] | None:
+        if self._stalled is not None:
+            return self._stall(instance)
+        mailbox = self.activation.mailbox
+        if not self._admitted:
+            self._ask_gate(instance)
+        if self._admitted and not self._dispatched and instance.complete:
+            proof = self._prove(instance)
+            if proof is not None:
+                return proof
+        controls = bool(mailbox) and any(isinstance(m.body, OVERTAKING) for m in mailbox)
+        if controls and instance.complete:
+            return self._control()
+        if not self._wants_code(instance):
+            return self._idle(instance)
+        if not self._admitted or self._rebuilding:
+            return self._receive_old()
+        if self.run is None and (instance.meta.history or not instance.complete):
+            self._rebuild(instance)
+            return self._receive_old()
+        if not self._code_proven:
+            return self._prove_code(instance)
+        return self._turn(taking=True)
+
+    def _wants_code(self, instance: Instance) -> bool:
+        """Whether there is something that the code could be given."""
+        if self._blocked or instance.meta.status == RuntimeStatus.SUSPENDED:
+            return False
+        return bool(self.activation.mailbox or instance.inbox)
+
+    def _idle(self, instance: Instance) -> Turn | None:
+        """The code is not to be run: what is here is received at once; otherwise there is only tidying up."""
+        if not instance.complete:
+            if not self._rebuilding:
+                self._rebuild(instance)
+            return self._receive_old() if self.activation.mailbox else None
+        if self.activation.mailbox or self.acked:
+            return self._turn(taking=False)
+        return None
+
+    def _turn(self, *, taking: bool) -> Turn | None:
+        mailbox = self.activation.mailbox
+        messages = list(mailbox)
+        mailbox.clear()
+        turn = self.activation.begin(messages)
+        try:
+            return Work(self, turn, taking=taking).do()
+        except Stalled as stalled:
+            self._stalled = stalled
+            mailbox.extendleft(reversed(messages))
+            self.activation.load()
+            return None
+
+    def _control(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
+        """Control messages overtake the rest, which stays in the mailbox."""
+        mailbox = self.activation.mailbox
+        purge = next((m for m in mailbox if type(m.body) is Purge), None)
+        if purge is not None:
+            mailbox.remove(purge)
+            return self._purge(purge)
+        controls = [m for m in mailbox if isinstance(m.body, CONTROL)]
+        rest = [m for m in mailbox if not isinstance(m.body, CONTROL)]
+        mailbox.clear()
+        mailbox.extend(rest)
+        turn = self.activation.begin(controls)
+        return Work(self, turn, taking=False).do()
+
+    # --- receiving ---------------------------------------------------------------------------------------------------
+
+    def _receive_old(self) -> Turn | None:
+        """The code cannot be run yet. No caller waits for it longer than `RECEIVE_AFTER`."""
+        mailbox = self.activation.mailbox
+        if not mailbox:
+            return None
+        waited = self.engine.clock.monotonic() - mailbox[0].arrived
+        if waited >= RECEIVE_AFTER:
+            return self._turn(taking=False)
+        if not self._receive_timer:
+            self._receive_timer = True
+            self.engine.clock.call_later(RECEIVE_AFTER - waited, self._receive_due)
+        return None
+
+    def _receive_due(self) -> None:
+        self._receive_timer = False
+        self.activation.wake()
+
+    # --- stalling ----------------------------------------------------------------------------------------------------
+
+    def _stall(self, instance: Instance) -> Turn | None:
+        """Commits why the instance cannot go on, and receives what waits."""
+        stalled, self._stalled = self._stalled, None
+        assert stalled is not None
+        self._blocked = True
+        meta = instance.meta
+        same = meta.status == RuntimeStatus.STALLED and meta.reason == stalled.reason
+        log.error(
+            "instance.stalled",
+            extra=fields(instance=self.activation.actor.id, kind=stalled.kind, reason=stalled.reason),
+        )
+        messages = list(self.activation.mailbox)
+        self.activation.mailbox.clear()
+        turn = self.activation.begin(messages)
+        work = Work(self, turn, taking=False)
+        if not same:
+            meta.status, meta.reason, meta.stall = RuntimeStatus.STALLED, stalled.reason, stalled.kind
+        meta.attempts += 1
+        work.row = True
+        self._code_proven = True
+        self._leave_gate()
+        return work.do()
+
+    def stall_now(self, kind: str, reason: str) -> None:
+        """Something outside a turn found that the instance cannot go on."""
+        self._stalled = Stalled(kind, reason)
+        self.close_run()
+        self.activation.wake()
+
+    # --- after a crash -----------------------------------------------------------------------------------------------
+
+    def _ask_gate(self, instance: Instance) -> None:
+        if self._ticket is not None:
+            return
+        self._ticket = 0
+        meta = instance.meta
+        deaths = max([meta.deaths, *meta.task_deaths.values()])
+        self.engine.gate.enter(deaths, self._let_in)
+
+    def _let_in(self, ticket: int) -> None:
+        self._ticket = ticket
+        self._admitted = True
+        self.activation.wake()
+
+    def _prove(self, instance: Instance) -> Turn | None:
+        """Dispatches what is owed. After a crash each activity first commits one death more."""
+        self._dispatched = True
+        meta = instance.meta
+        tasks = [task for task in instance.open.values() if type(task) is TaskScheduled]
+        if not self.engine.host.crashed(self.activation.actor, self.activation.partition) or not tasks:
+            self._redispatch()
+            return None
+        for task in tasks:
+            deaths = meta.task_deaths.get(task.id, 0)
+            if deaths >= DEATH_LIMIT:
+                self._fail_crashed(task, deaths)
+            meta.task_deaths[task.id] = deaths + 1
+        turn = self.activation.begin([])
+        turn.effects.append((self._redispatch, ()))
+        self.engine.clock.call_later(SURVIVED, self._survived, instance)
+        work = Work(self, turn, taking=False)
+        work.row = True
+        return work.do()
+
+    def _fail_crashed(self, task: TaskScheduled, deaths: int) -> None:
+        failure = FailureDetails(
+            "CrashedProcess",
+            f"activity {task.name!r} was running {deaths} times in a row when its process died",
+            non_retriable=True,
+        )
+        assert self.instance is not None
+        body = ActivityDone(self.instance.meta.execution_id, task.id, task.nonce, None, failure)
+        self.engine.router.send(self.activation.actor, "done", body)
+
+    def _survived(self, instance: Instance) -> None:
+        """What has run this long did not kill the process by being started."""
+        if self.instance is instance and instance.meta.task_deaths and not instance.finished:
+            instance.meta.task_deaths = {}
+            if self.activation.mailbox or self.run is not None:
+                return  # the next turn stores it
+            self.activation.wake()
+
+    def _prove_code(self, instance: Instance) -> Turn | None:
+        meta = instance.meta
+        if meta.deaths >= DEATH_LIMIT:
+            reason = f"the process died {meta.deaths} times in a row while this workflow's code ran"
+            self._stalled = Stalled(stall.CRASHED, reason)
+            return self._stall(instance)
+        meta.deaths += 1
+        self._code_proven = True
+        turn = self.activation.begin([])
+        turn.effects.append((self.activation.wake, ()))
+        work = Work(self, turn, taking=False)
+        work.row = True
+        return work.do()
+
+    # --- owed work ---------------------------------------------------------------------------------------------------
+
+    def _redispatch(self) -> None:
+        """Sends again whatever the history and the outbox show as unresolved."""
+        instance = self.instance
+        if instance is None:
+            return
+        dispatcher = self.engine.dispatcher
+        actor, meta = self.activation.actor, instance.meta
+        for task in list(instance.open.values()):
+            if type(task) is ChildScheduled:
+                if not dispatcher.child_started(actor, meta.execution_id, task.id):
+                    dispatcher.start_child(actor, meta, task)
+            elif not (meta.task_deaths.get(task.id, 0) > DEATH_LIMIT):
+                dispatcher.dispatch(actor, meta, task)  # type: ignore[arg-type]
+        self.send_outbox()
+
+    def send_outbox(self) -> None:
+        """Sends what is in the outbox, one message at a time to each target, in order."""
+        instance = self.instance
+        if instance is None:
+            return
+        busy = set(self._sending.values())
+        for number, entry in instance.outbox.items():
+            target = (entry.type, entry.id)
+            if number in self.acked or number in self._sending or target in busy:
+                continue
+            self._sending[number] = target
+            busy.add(target)
+            self._send_one(instance, number)
+
+    def _send_one(self, instance: Instance, number: int) -> None:
+        entry = instance.outbox[number]
+        if isinstance(entry.body, ActivityRequest):
+            # Settled by the activity's answer, not by its acknowledgement.
+            self.engine.dispatcher.dispatch_request(entry.body)
+            return
+        identity = None
+        if entry.number:
+            identity = Identity(str(self.activation.actor), entry.number, entry.number)
+        self.engine.dispatcher.send(entry, identity, lambda answer: self._sent(number, answer))
+
+    def _sent(self, number: int, answer: Any) -> None:
+        """Any answer settles a message: it was taken, or it never will be."""
+        self._sending.pop(number, None)
+        instance = self.instance
+        if instance is None or number not in instance.outbox:
+            return
+        if isinstance(answer, Exception):
+            entry = instance.outbox[number]
+            log.info(
+                "outbox.refused",
+                extra=fields(instance=self.activation.actor.id, target=entry.id, reason=answer),
+            )
+        if not self.acked:
+            self.engine.clock.call_later(OUTBOX_DELETE, self.activation.wake)
+        self.acked.add(number)
+        self.send_outbox()
+
+    # --- replay ------------------------------------------------------------------------------------------------------
+
+    def _rebuild(self, instance: Instance) -> None:
+        self._rebuilding = True
+        self.engine.clock.spawn(self._rebuild_run(instance))
+
+    async def _rebuild_run(self, instance: Instance) -> None:
+        wanted = self._wants_code(instance)
+        try:
+            run = await rebuild(self.engine, instance, code=wanted, alive=lambda: self.instance is instance)
+        except NotRegistered as error:
+            self._rebuilt(instance, None, Stalled(stall.UNREGISTERED, error.message))
+        except CorruptState as error:
+            self._rebuilt(instance, None, Stalled(stall.UNREADABLE, error.message))
+        except Stalled as error:
+            self._rebuilt(instance, None, error)
+        except Exception as error:
+            log.exception("rebuild.failed", extra=fields(instance=instance.actor.id))
+            self._rebuilt(instance, None, Stalled(stall.INTERNAL, repr(error)))
+        else:
+            self._rebuilt(instance, run, None)
+
+    def _rebuilt(self, instance: Instance, run: Run | None, stalled: Stalled | None) -> None:
+        if self.instance is not instance:
+            if run is not None:
+                run.close()
+            return
+        self._rebuilding = False
+        if stalled is not None:
+            instance.scanned = instance.meta.history
+        if instance.finished:
+            if run is not None:
+                run.close()
+        else:
+            self.run = run
+            self._stalled = stalled
+        self.activation.wake()
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    async def _purge(self, message: Message) -> Turn | None:
+        """Reads the whole history for its children: only the store has it."""
+        instance = self.instance
+        body: Purge = message.body
+        if instance is None or instance.purged or (body.start_id and instance.meta.start_id != body.start_id):
+            message.answer(True if body.start_id else InstanceNotFound())
+            return None
+        if not instance.finished and not body.force:
+            status = instance.meta.status
+            message.answer(InvalidState(f"only a finished instance can be purged; this one is {status}: terminate it"))
+            return None
+        children: list[ChildScheduled] = []
+        if body.recursive:
+            async for _, event in self.engine.history(self.activation.actor):
+                if isinstance(event, ChildScheduled):
+                    children.append(event)
+        turn = self.activation.begin([message])
+        Work(self, turn, taking=False).purge(message, children)
+        return turn
+
+    def _tell_waiters(self) -> None:
+        instance = self.instance
+        waiting: list[Message] = []
+        for message in self.waiters:
+            body: Wait = message.body
+            if instance is None or instance.purged:
+                message.answer(InstanceNotFound())
+            elif instance.finished or (body.until == "started" and instance.meta.started):
+                message.answer(describe(instance.row()))
+            else:
+                waiting.append(message)
+        self.waiters = waiting
