@@ -15,12 +15,13 @@ SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())[
 
 
 def packages_in_folders() -> dict[str, Path]:
-    """Every package that the mapping of folders to names implies: a folder with Python files in it."""
+    """Every package that the mapping of folders to names implies: to setuptools each folder is one, also one that
+    holds only data."""
     found: dict[str, Path] = {}
     for name, folder in SETTINGS["package-dir"].items():
         root = ROOT / folder
         for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-            if any(path.glob("*.py")):
+            if path.name != "__pycache__" and any(file.is_file() for file in path.iterdir()):
                 found[".".join([name, *path.relative_to(root).parts])] = path
     return found
 
@@ -31,7 +32,11 @@ def test_every_package_is_listed() -> None:
 
 
 def test_every_package_has_an_init_file() -> None:
-    missing = [name for name, path in packages_in_folders().items() if not (path / "__init__.py").exists()]
+    missing = [
+        name
+        for name, path in packages_in_folders().items()
+        if any(path.glob("*.py")) and not (path / "__init__.py").exists()
+    ]
     assert missing == []
 
 
@@ -47,15 +52,8 @@ def test_every_other_file_is_package_data() -> None:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files of one package that are not Python; those in folders without Python files belong to it as well."""
-    found: list[Path] = []
-    for path in folder.iterdir():
-        if path.is_dir():
-            if path.name != "__pycache__" and not any(path.rglob("*.py")):
-                found += [file for file in path.rglob("*") if file.is_file()]
-        elif path.suffix not in (".py", ".pyc"):
-            found.append(path)
-    return found
+    """The files of one package that are not Python."""
+    return [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")]
 
 
 @pytest.mark.skipif(
@@ -66,8 +64,7 @@ def test_the_wheel_has_every_file() -> None:
     wanted: set[str] = set()
     for package, folder in packages_in_folders().items():
         target = "/".join(package.split("."))
-        wanted |= {f"{target}/{path.name}" for path in folder.glob("*.py")}
-        wanted |= {f"{target}/{path.relative_to(folder)}" for path in data_files(folder)}
+        wanted |= {f"{target}/{path.name}" for path in [*folder.glob("*.py"), *data_files(folder)]}
     assert "perdure/py.typed" in wanted
     assert sorted(wanted - names) == []
     assert all(name.startswith("perdure") for name in names)
