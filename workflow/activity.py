@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.messages import Message
 from perdure.errors import LoopBlocked, NotRegistered, Unavailable
 from perdure.logs import fields
+from perdure.payload import Payload
 from perdure.statestore.contract import ActorId
 from perdure.workflow.activity_context import ActivityContext
-from perdure.workflow.events import FailureDetails, Payload
+from perdure.workflow.events import FailureDetails
 from perdure.workflow.failure import describe
 from perdure.workflow.registry import ActivityDefinition
 from perdure.workflow.requests import ActivityDone, ActivityRequest

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perdure.duration import format_time
 from perdure.errors import InvalidInput
+from perdure.payload import Decode, Payload
 from perdure.workflow.commands import CancelTimer, CreateTimer, ScheduleTask, StartChild
-from perdure.workflow.duration import format_time
-from perdure.workflow.events import FailureDetails, Payload
-from perdure.workflow.payload import Decode
+from perdure.workflow.events import FailureDetails
 from perdure.workflow.retry import RetryPolicy
 from perdure.workflow.tasks import ChildFailedError, EventTimeout, Task, TaskFailedError
 

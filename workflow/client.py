@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from perdure import payload as payloads
 from perdure.actors.messages import Identity
 from perdure.errors import (
     DeadlineExceeded,
@@ -18,10 +19,10 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
 )
+from perdure.payload import Payload
 from perdure.statestore.contract import ActorId, InstanceFilter, Page
-from perdure.workflow import payload as payloads
 from perdure.workflow.engine import WorkflowEngine
-from perdure.workflow.events import Event, Payload
+from perdure.workflow.events import Event
 from perdure.workflow.instance import describe
 from perdure.workflow.metadata import EDGE_PREFIX
 from perdure.workflow.requests import Purge, Raise, Resume, Start, Suspend, Terminate, Wait

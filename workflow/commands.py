@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from perdure.workflow.events import FailureDetails, Payload
+from perdure.payload import Payload
+from perdure.workflow.events import FailureDetails
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from perdure import payload
 from perdure.errors import InvalidId, InvalidInput, NotRegistered
 from perdure.logs import fields
-from perdure.workflow import payload
 from perdure.workflow.calls import ActivityCall, ChildCall, EventWait, TimerCall
 from perdure.workflow.commands import ContinuedAsNew, SendEvent, StartDetached
 from perdure.workflow.fanout import bounded

@@ -13,8 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from perdure.errors import CorruptState
-
-Payload = bytes | None
+from perdure.payload import Payload
 
 
 class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):

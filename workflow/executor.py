@@ -8,8 +8,9 @@ from typing import Protocol
 import msgspec
 
 from perdure.errors import PerdureError
+from perdure.payload import Payload
 from perdure.workflow.commands import AnyCommand, Outcome
-from perdure.workflow.events import Arrival, EventRaised, ExecutionStarted, Payload
+from perdure.workflow.events import Arrival, EventRaised, ExecutionStarted
 
 
 class NonDeterminism(PerdureError):

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.errors import CorruptState
+from perdure.payload import Payload
 from perdure.statestore.contract import ActorId, InstanceRow, Snapshot
 from perdure.workflow import events, metadata, requests
 from perdure.workflow.events import (
@@ -18,7 +19,6 @@ from perdure.workflow.events import (
     Event,
     ExecutionCompleted,
     ExecutionStarted,
-    Payload,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,

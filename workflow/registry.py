@@ -10,9 +10,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, get_args, overload
 
+from perdure import payload
 from perdure.errors import ConfigurationError, NotRegistered
-from perdure.workflow import payload
-from perdure.workflow.events import Payload
+from perdure.payload import Payload
 from perdure.workflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])

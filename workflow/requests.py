@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from perdure.errors import CorruptState
-from perdure.workflow.events import FailureDetails, Parent, Payload, TraceContext
+from perdure.payload import Payload
+from perdure.workflow.events import FailureDetails, Parent, TraceContext
 
 
 class Start(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):

@@ -17,6 +17,7 @@ from threading import get_ident
 from typing import Any
 
 from perdure.errors import InvalidInput, LoopBlocked
+from perdure.payload import Payload
 from perdure.workflow.branch import Branch, Code, Root
 from perdure.workflow.calls import EventWait, Timer, _Call
 from perdure.workflow.commands import AnyCommand, Completed, ContinuedAsNew, Failed, Outcome
@@ -27,7 +28,6 @@ from perdure.workflow.events import (
     ChildFailed,
     EventRaised,
     ExecutionStarted,
-    Payload,
     TaskCompleted,
     TaskFailed,
     TimerFired,

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from perdure.workflow.events import FailureDetails, Payload
+from perdure.payload import Payload
+from perdure.workflow.events import FailureDetails
 
 
 class RuntimeStatus(enum.StrEnum):

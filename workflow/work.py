@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
 from perdure.actors.turn import Turn
-from perdure.errors import AlreadyExists, InstanceNotFound, InvalidState, LoopBlocked, NotRegistered, PerdureError
+from perdure.errors import (
+    AlreadyExists,
+    InstanceNotFound,
+    InvalidState,
+    LoopBlocked,
+    NotRegistered,
+    PerdureError,
+)
+from perdure.payload import Payload
 from perdure.statestore.contract import Reminder
 from perdure.workflow import events, metadata, requests, stall
 from perdure.workflow.commands import (
@@ -515,7 +523,7 @@ class Work:
             return False
         return True
 
-    def _status_of(self, status: events.Payload) -> None:
+    def _status_of(self, status: Payload) -> None:
         instance = self.instance
         if status != instance.custom_status:
             instance.custom_status = status
@@ -630,7 +638,7 @@ class Work:
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _finish(self, status: str, result: events.Payload, failure: FailureDetails | None) -> None:
+    def _finish(self, status: str, result: Payload, failure: FailureDetails | None) -> None:
         instance = self.instance
         meta = instance.meta
         event = ExecutionCompleted(self.at, status, result, failure)
@@ -655,7 +663,7 @@ class Work:
         self.behaviour.close_run()
 
     def _tell_parent(
-        self, parent: Parent | None, result: events.Payload, failure: FailureDetails | None, status: str
+        self, parent: Parent | None, result: Payload, failure: FailureDetails | None, status: str
     ) -> None:
         if parent is None:
             return

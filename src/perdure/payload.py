@@ -14,8 +14,9 @@ from typing import Any, get_args
 import msgspec
 
 from perdure.errors import ConfigurationError, InvalidInput
-from perdure.workflow.events import Payload
 
+#: What crosses every boundary; None: no value.
+Payload = bytes | None
 Decode = Callable[[Payload], Any]
 
 #: No annotation, no default: `inspect`'s own mark.

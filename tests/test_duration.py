@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.errors import InvalidInput
-from perdure.workflow.duration import (
+from perdure.duration import (
     Moment,
     Period,
     format_go,
