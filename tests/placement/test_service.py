@@ -1,0 +1,285 @@
+"""The service's decisions, with time given to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.errors import ConfigurationError
+from perdure.placement.member import Member
+from perdure.placement.messages import Pulse, TableUpdate
+from perdure.placement.options import PlacementOptions
+from perdure.placement.service import Action, PlacementService, Publish, Send, StoreTable
+from perdure.placement.table import Table
+from perdure.statestore.contract import Fence, TypePartition
+
+PARTITIONS = 12
+
+
+def member(node: str, address: str = "", *types: str) -> Member:
+    return Member(node, address, "shop", "default", types or ("Cart",))
+
+
+class Driver:
+    """A service whose store accepts everything at once."""
+
+    def __init__(self, previous: Table | None = None, *, term: int = 1, exclusive: bool = False) -> None:
+        self.service = PlacementService(term, PARTITIONS, previous, 0.0, exclusive=exclusive)
+        self.published: list[Table] = []
+        self.sent: list[Send] = []
+        self.run(self.service.start(), 0.0)
+
+    def run(self, actions: list[Action], now: float) -> None:
+        for action in actions:
+            if isinstance(action, StoreTable):
+                self.run(self.service.stored(action.table, now), now)
+            elif isinstance(action, Publish):
+                self.published.append(action.table)
+            else:
+                self.sent.append(action)
+
+    def join(self, member: Member, now: float = 0.0) -> None:
+        self.run(self.service.join(member, now), now)
+
+    def beat(self, *nodes: str, now: float) -> None:
+        for node in nodes:
+            self.run(self.service.heard(node, now, Fence(0, 0), now), now)
+
+    def tick(self, now: float) -> None:
+        self.run(self.service.tick(now), now)
+
+    @property
+    def table(self) -> Table:
+        assert self.service.table is not None
+        return self.service.table
+
+    @property
+    def nodes(self) -> set[str]:
+        return set(self.table.members)
+
+
+def three() -> Driver:
+    driver = Driver()
+    for node in "abc":
+        driver.join(member(node))
+    return driver
+
+
+def test_each_change_is_one_table_with_the_next_epoch() -> None:
+    driver = three()
+    assert [(table.term, table.epoch) for table in driver.published] == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    assert driver.nodes == {"a", "b", "c"}
+    driver.run(driver.service.leave("b", 1.0), 1.0)
+    assert driver.table.name == (1, 5)
+    assert driver.nodes == {"a", "c"}
+
+
+def test_hello_again_changes_nothing_and_brings_the_table() -> None:
+    driver = three()
+    driver.sent.clear()
+    driver.join(member("b"), 1.0)
+    assert driver.table.epoch == 4
+    assert driver.sent == [Send("b", TableUpdate(driver.table))]
+
+
+def test_a_node_that_hosts_other_types_changes_the_table() -> None:
+    driver = three()
+    driver.join(member("b", "", "Cart", "Order"), 1.0)
+    assert driver.table.owner("Order", 0) == "b"
+    driver.join(member("b", "", "Order"), 2.0)
+    assert "b" not in driver.table.owners["Cart"]
+
+
+def test_changes_while_a_table_is_stored_share_the_next_one() -> None:
+    service = PlacementService(1, PARTITIONS, None, 0.0)
+    (first,) = service.start()
+    assert isinstance(first, StoreTable)
+    assert service.join(member("a"), 0.0) == []
+    assert service.join(member("b"), 0.0) == []
+    published, second = service.stored(first.table, 0.1)
+    assert published == Publish(first.table)
+    assert isinstance(second, StoreTable)
+    assert set(second.table.members) == {"a", "b"}
+    assert service.table is first.table
+    assert service.heard("a", 7.0, Fence(0, 0), 0.2)[-1] == Send("a", Pulse(first.table.name, 7.0))
+
+
+def test_who_came_and_went_while_a_table_was_stored_makes_no_table() -> None:
+    service = PlacementService(1, PARTITIONS, None, 0.0)
+    (first,) = service.start()
+    assert isinstance(first, StoreTable)
+    service.join(member("a"), 0.0)
+    service.leave("a", 0.0)
+    assert service.stored(first.table, 0.1) == [Publish(first.table)]
+
+
+def test_a_link_that_is_back_within_a_second_moves_nothing() -> None:
+    driver = three()
+    driver.service.link_closed("b", 1.0)
+    driver.tick(1.9)
+    driver.join(member("b"), 1.95)
+    driver.beat("a", "c", now=2.0)
+    driver.tick(2.5)
+    assert driver.table.epoch == 4
+
+
+def test_a_link_that_stays_away_takes_its_node_out() -> None:
+    driver = three()
+    driver.service.link_closed("b", 1.0)
+    driver.tick(1.95)
+    assert "b" in driver.nodes
+    driver.tick(2.0)
+    assert driver.nodes == {"a", "c"}
+
+
+def test_silence_takes_a_node_out_and_its_next_word_shows_it_that() -> None:
+    driver = three()
+    driver.beat("a", "c", now=2.9)
+    driver.tick(3.0)
+    assert driver.nodes == {"a", "c"}
+    driver.sent.clear()
+    driver.beat("b", now=3.1)
+    assert driver.sent == [Send("b", TableUpdate(driver.table))]
+    driver.join(member("b"), 3.2)
+    assert "b" in driver.nodes
+
+
+def test_a_service_that_stood_still_does_not_hold_it_against_others() -> None:
+    driver = three()
+    driver.run(driver.service.tick(8.0, 7.9), 8.0)
+    assert driver.nodes == {"a", "b", "c"}
+    driver.beat("a", "b", now=8.1)
+    driver.tick(11.05)
+    assert driver.nodes == {"a", "b"}
+
+
+def test_heartbeats_are_answered_with_their_own_time_and_the_newest_table() -> None:
+    driver = three()
+    driver.sent.clear()
+    driver.run(driver.service.heard("b", 123.5, driver.table.name, 0.5), 0.5)
+    assert driver.sent == [Send("b", Pulse(Fence(1, 4), 123.5))]
+    driver.sent.clear()
+    driver.run(driver.service.heard("b", 123.6, Fence(1, 3), 0.6), 0.6)
+    assert driver.sent == [Send("b", TableUpdate(driver.table)), Send("b", Pulse(Fence(1, 4), 123.6))]
+
+
+def test_a_change_of_leader_moves_nothing() -> None:
+    old = three().table
+    driver = Driver(old, term=2)
+    assert driver.table.name == (2, 5)
+    assert driver.table.same_placement(old)
+    driver.join(member("a"), 1.0)
+    driver.tick(3.9)
+    driver.join(member("b"), 3.9)
+    driver.beat("a", "c", now=3.95)
+    driver.tick(5.1)
+    assert driver.table.name == (2, 5)
+    assert [table.name for table in driver.published] == [(2, 5)]
+
+
+def test_a_new_leader_changes_nothing_before_its_members_had_their_time() -> None:
+    old = three().table
+    driver = Driver(old, term=2)
+    driver.join(member("a"), 1.0)
+    driver.join(member("d"), 1.0)
+    driver.join(member("b"), 1.0)
+    driver.beat("a", "b", "d", now=4.0)
+    driver.tick(4.9)
+    assert driver.nodes == {"a", "b", "c"}
+    driver.tick(5.0)
+    assert driver.table.name == (2, 6)
+    assert driver.nodes == {"a", "b", "d"}
+
+
+def test_once_all_are_back_a_new_leader_need_not_wait() -> None:
+    driver = Driver(three().table, term=2)
+    driver.join(member("d"), 0.1)
+    for node in "abc":
+        driver.join(member(node), 0.2)
+    assert driver.nodes == {"a", "b", "c", "d"}
+
+
+def test_with_an_exclusive_lease_the_former_members_are_gone_at_once() -> None:
+    driver = Driver(three().table, term=2, exclusive=True)
+    assert driver.published == []
+    driver.join(member("d"), 0.0)
+    assert driver.table.name == (2, 5)
+    assert driver.nodes == {"d"}
+    assert set(driver.table.fences["Cart"]) == {Fence(2, 5)}
+
+
+def test_a_new_incarnation_replaces_the_one_whose_link_is_gone() -> None:
+    driver = Driver()
+    driver.join(member("a1", "a:1"))
+    driver.join(member("b1", "b:1"))
+    driver.beat("a1", "b1", now=1.0)
+    before = driver.table
+    driver.service.link_closed("a1", 1.1)
+    driver.join(member("a2", "a:1"), 1.2)
+    assert driver.nodes == {"a1", "b1"}, "a1 may still believe the word it was given at 1.0"
+    driver.tick(1.4)
+    assert driver.nodes == {"a2", "b1"}
+    kept = [
+        partition
+        for partition in range(PARTITIONS)
+        if driver.table.assigned("Cart", partition) == before.assigned("Cart", partition)
+    ]
+    assert kept == [partition for partition in range(PARTITIONS) if before.owner("Cart", partition) == "b1"]
+
+
+def test_two_live_nodes_with_one_address_do_not_drive_each_other_out() -> None:
+    driver = Driver()
+    driver.join(member("a1", "a:1"))
+    driver.join(member("a2", "a:1"), 0.1)
+    driver.tick(1.0)
+    assert driver.nodes == {"a1", "a2"}
+
+
+def test_a_node_set_aside_is_out_when_its_last_word_has_lapsed() -> None:
+    driver = three()
+    driver.beat("a", "b", "c", now=1.0)
+    driver.sent.clear()
+    driver.run(driver.service.set_aside("b", 1.1), 1.1)
+    driver.beat("b", now=1.15)
+    assert driver.sent == []
+    assert "b" in driver.nodes
+    driver.tick(1.4)
+    assert driver.nodes == {"a", "c"}
+    driver.join(member("b"), 1.5)
+    assert "b" in driver.nodes
+
+
+def test_a_refused_write_ends_the_leadership() -> None:
+    service = PlacementService(1, PARTITIONS, None, 0.0)
+    (first,) = service.start()
+    assert isinstance(first, StoreTable)
+    service.refused()
+    assert service.ended
+    assert service.stored(first.table, 0.1) == []
+    assert service.join(member("a"), 0.1) == []
+    assert service.heard("a", 0.1, Fence(0, 0), 0.1) == []
+    assert service.tick(9.0) == []
+
+
+def test_an_owner_gets_new_fences_for_its_own_partitions_only() -> None:
+    driver = three()
+    before = driver.table
+    mine = next(iter(before.held("a")))
+    others = next(iter(before.held("b")))
+    driver.run(driver.service.renew("a", [mine, others, TypePartition("Cart", 999)], 1.0), 1.0)
+    assert driver.table.owners == before.owners
+    assert driver.table.assigned(*mine) == driver.table.name
+    assert driver.table.assigned(*others) == before.assigned(*others)
+    driver.run(driver.service.renew("a", [others], 2.0), 2.0)
+    assert driver.table.name == (1, 5)
+
+
+def test_another_number_of_partitions_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="12 partitions, the store 13"):
+        PlacementService(2, 13, three().table, 0.0)
+
+
+def test_options_that_break_the_promise_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"word \(1 s\) must be below link_grace \(1 s\)"):
+        PlacementOptions(word=1.0)
+    with pytest.raises(ConfigurationError, match="silence must be more than 0"):
+        PlacementOptions(silence=0)
