@@ -390,6 +390,7 @@ class Work:
         self._set_status(RuntimeStatus.RUNNING if meta.history else RuntimeStatus.PENDING)
         self.behaviour.resumed()
         self.taking = self.behaviour.may_run()
+        self.turn.effects.append((self.behaviour.activation.wake, ()))
 
     def _set_status(self, status: RuntimeStatus, reason: str = "") -> None:
         meta = self.instance.meta
@@ -736,6 +737,7 @@ class Work:
         for event in carried:
             self._receive(Raise(event.name, event.data))
         self.row = True
+        self.turn.effects.append((behaviour.activation.wake, ()))
 
 
 def outbox_key(number: int) -> str:

@@ -1,0 +1,165 @@
+"""What a user registers workflows, activities and actors on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from perdure import logs
+from perdure.errors import ConfigurationError
+from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
+from perdure.runtime import RuntimeOptions
+from perdure.statestore.contract import StateStore
+from perdure.workflow.registry import Registry
+from perdure.workflow.replay_check import MODES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
+
+
+class App:
+    """An app: a name, and what is registered under it.
+
+        app = App("orders")
+
+        @app.workflow
+        async def order(ctx: WorkflowContext, amount: int) -> str: ...
+
+    The decorated functions stay callable. Registering one name twice is an error.
+    """
+
+    def __init__(
+        self, app_id: str = "app", *, namespace: str = "default", replay_check: str = "sampled"
+    ) -> None:
+        """`replay_check`: how often the history is replayed and compared after a turn: "always", "sampled" (one turn
+        in a thousand) or "off"."""
+        for what, name in (("app id", app_id), ("namespace", namespace)):
+            if not _NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"the {what} {name!r} is not valid: use up to 64 letters, digits, '-' and '_', "
+                    "beginning and ending with a letter or digit"
+                )
+        if replay_check not in MODES:
+            raise ConfigurationError(f"replay_check is {replay_check!r}; it must be one of: {', '.join(MODES)}")
+        self.app_id = app_id
+        self.namespace = namespace
+        self.replay_check = replay_check
+        self.registry = Registry()
+        self.workflow = self.registry.workflow
+        self.activity = self.registry.activity
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def serve(
+        self,
+        *,
+        store: str | StateStore = DEFAULT_STORE,
+        http_port: int | None = None,
+        host: str = "127.0.0.1",
+        drain_seconds: float = DRAIN_SECONDS,
+        replay_check: str | None = None,
+        blocked_after: float = 2.0,
+    ) -> AsyncIterator[Node]:
+        """A node of this app for the length of the block, on the running event loop.
+
+        `store` is a URL (`memory://`, `sqlite:///file.db`) or a store; `http_port` None serves no HTTP, 0 takes a
+        free port (`node.url` says which). `StoreHeld` when another process has the store.
+        """
+        options = NodeOptions(
+            store=store,
+            http_port=http_port,
+            host=host,
+            drain_seconds=drain_seconds,
+            blocked_after=blocked_after,
+            runtime=RuntimeOptions(replay_check=replay_check or self.replay_check),
+        )
+        node = self.node(options)
+        await node.start()
+        try:
+            yield node
+        finally:
+            await node.stop()
+
+    def node(self, options: NodeOptions) -> Node:
+        """A node that is not started: for whoever wants to start and stop it by hand."""
+        return Node(app_id=self.app_id, namespace=self.namespace, registry=self.registry, options=options)
+
+    def run(
+        self,
+        *,
+        store: str = DEFAULT_STORE,
+        http_port: int | None = 3500,
+        host: str = "127.0.0.1",
+        log_level: str = "INFO",
+        log_json: bool = False,
+        drain_seconds: float = DRAIN_SECONDS,
+        ready: Callable[[Node], None] | None = None,
+    ) -> None:
+        """Serves until SIGTERM or Ctrl-C, then stops in good order. A second signal ends the process at once.
+
+        Configures logging and the process (uvloop, garbage collector), so it is for programs that do nothing else.
+        `ready` is called when the node serves.
+        """
+        logs.configure(log_level, as_json=log_json)
+        options = NodeOptions(
+            store=store,
+            http_port=http_port,
+            host=host,
+            drain_seconds=drain_seconds,
+            exit_when_stuck=True,
+            runtime=RuntimeOptions(replay_check=self.replay_check),
+        )
+        tune()
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(self._serve_until_told(options, ready))
+
+    async def _serve_until_told(self, options: NodeOptions, ready: Callable[[Node], None] | None) -> None:
+        node = self.node(options)
+        await node.start()
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            told.set()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, tell)
+        if ready is not None:
+            ready(node)
+        try:
+            await told.wait()
+        finally:
+            await node.stop()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def tune() -> None:
+    """Settings of the whole process that a node gains much by."""
+    import gc
+
+    # Tens of thousands of live instances are no garbage: scanning them at every 700 new objects costs a third of
+    # the throughput. What import left behind is never looked at again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+    # The store's thread gets the interpreter back sooner after each write.
+    sys.setswitchinterval(0.001)
+
+

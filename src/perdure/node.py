@@ -1,0 +1,215 @@
+"""A node: one runtime with its store, its placement and its edges, from start to stop."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Collection, Sequence
+from types import CodeType
+from typing import Any
+
+import msgspec
+
+from perdure.clock import LoopClock
+from perdure.errors import PerdureError, StoreError
+from perdure.logs import fields
+from perdure.placement.embedded import EmbeddedPlacement
+from perdure.runtime import Runtime, RuntimeOptions, member
+from perdure.sidecar.server import HttpServer
+from perdure.statestore.contract import ActorId, Page, Reminder, StateStore
+from perdure.statestore.urls import open_store
+from perdure.watchdog import Watchdog
+from perdure.workflow.client import WorkflowClient
+from perdure.workflow.registry import Registry
+
+log = logging.getLogger("perdure.node")
+
+#: Where state is kept when nothing else is said.
+DEFAULT_STORE = "sqlite:///perdure.db"
+#: Seconds that running activities have to end when a node stops.
+DRAIN_SECONDS = 10.0
+
+
+class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a node is served."""
+
+    #: A store's URL, or a store.
+    store: str | StateStore = DEFAULT_STORE
+    #: The HTTP port; 0: any free one; None: no HTTP.
+    http_port: int | None = None
+    host: str = "127.0.0.1"
+    drain_seconds: float = DRAIN_SECONDS
+    #: Seconds after which code that holds the event loop is interrupted; 0: never.
+    blocked_after: float = 2.0
+    #: Whether the process ends itself when its loop stays blocked: for processes that somebody starts again.
+    exit_when_stuck: bool = False
+    runtime: RuntimeOptions = RuntimeOptions()
+
+
+class Node:
+    """Made by `App.serve`. Implements the facade that the edges serve (`perdure.sidecar.facade.Facade`).
+
+    `client` starts and steers workflows of the app; `url` is where HTTP is served.
+    """
+
+    def __init__(self, *, app_id: str, namespace: str, registry: Registry, options: NodeOptions) -> None:
+        self.app_id = app_id
+        self.namespace = namespace
+        self.registry = registry
+        self.options = options
+        self.node_id = ""
+        self.store: StateStore
+        self.runtime: Runtime
+        self._placement: EmbeddedPlacement | None = None
+        self._server: HttpServer | None = None
+        self._watchdog: Watchdog | None = None
+        self._not_ready: str | None = "the node is starting"
+        self._own_store = isinstance(options.store, str)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the store, takes every partition, recovers what was in flight, and serves. `StoreHeld` when another
+        process has the store; `ConfigurationError` for what is wrong with the options."""
+        options = self.options
+        self.store = open_store(options.store) if isinstance(options.store, str) else options.store
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop(drain_seconds=0)
+            raise
+
+    async def _start(self) -> None:
+        clock = LoopClock()
+        settings = await self.store.settings()
+        self.node_id = clock.token(8).hex()
+        me = member(app_id=self.app_id, namespace=self.namespace, node=self.node_id, registry=self.registry)
+        self._placement = await EmbeddedPlacement.start(
+            self.store.lease("placement"), me, clock, settings.partitions
+        )
+        self.runtime = Runtime(
+            app_id=self.app_id,
+            namespace=self.namespace,
+            registry=self.registry,
+            store=self.store,
+            partitions=settings.partitions,
+            clock=clock,
+            placement=self._placement.client,
+            options=self.options.runtime,
+        )
+        await self.runtime.start()
+        if self.options.blocked_after:
+            self._watchdog = Watchdog(
+                self._user_codes(),
+                blocked_after=self.options.blocked_after,
+                may_exit=self.options.exit_when_stuck,
+            )
+            self._watchdog.start()
+        if self.options.http_port is not None:
+            self._server = HttpServer(self, self.options.host, self.options.http_port)
+            await self._server.start()
+            announce = getattr(self.store, "announce", None)
+            if announce is not None:
+                announce(self._server.url)
+        self._not_ready = None
+        log.info("node.ready", extra=fields(node=self.node_id, app=self.app_id, url=self.url))
+
+    async def stop(self, *, drain_seconds: float | None = None) -> None:
+        """Not ready, no new work; running activities have the drain time; what they answer is committed; every
+        partition is given back. Idempotent."""
+        if self._not_ready == "the node has stopped":
+            return
+        self._not_ready = "the node is stopping"
+        drain = self.options.drain_seconds if drain_seconds is None else drain_seconds
+        runtime = getattr(self, "runtime", None)
+        if runtime is not None:
+            await runtime.stop(drain=drain)
+        if self._server is not None:
+            await self._server.stop()
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._placement is not None:
+            await self._placement.leave()
+            await self._placement.stop()
+        if self._own_store:
+            await self.store.close()
+        self._not_ready = "the node has stopped"
+
+    def _user_codes(self) -> Collection[CodeType]:
+        functions: list[Any] = [d.fn for d in self.registry.workflows.values()]
+        functions += [d.fn for d in self.registry.activities.values() if d.is_async]
+        return [inspect.unwrap(fn).__code__ for fn in functions if hasattr(inspect.unwrap(fn), "__code__")]
+
+    # --- what users have ---------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> WorkflowClient:
+        return self.runtime.client
+
+    @property
+    def url(self) -> str | None:
+        """Where HTTP is served; None without HTTP."""
+        return self._server.url if self._server is not None else None
+
+    # --- Facade ------------------------------------------------------------------------------------------------------
+
+    @property
+    def workflows(self) -> WorkflowClient:
+        return self.runtime.client
+
+    @property
+    def actors(self) -> NodeActors:
+        return NodeActors(self)
+
+    def ready(self) -> str | None:
+        if self._not_ready is None and self.runtime.committer.trouble is not None:
+            return f"the store gives no answer: {self.runtime.committer.trouble}"
+        return self._not_ready
+
+    async def healthy(self) -> str | None:
+        try:
+            await self.store.health()
+        except StoreError as error:
+            return error.message
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        runtime = self.runtime
+        table = runtime.placement.table
+        activations: dict[str, int] = {}
+        for actor in runtime.host.activations:
+            activations[actor.type] = activations.get(actor.type, 0) + 1
+        return {
+            "node": self.node_id,
+            "app_id": self.app_id,
+            "namespace": self.namespace,
+            "store": self.options.store if isinstance(self.options.store, str) else type(self.store).__name__,
+            "workflows": sorted(self.registry.workflows),
+            "activities": sorted(self.registry.activities),
+            "actor_types": sorted(runtime.host.types),
+            "activations": activations,
+            "partitions": {"total": runtime.host.partitions, "owned": len(runtime.host.owned)},
+            "placement": {"term": table.term, "epoch": table.epoch} if table else None,
+            "commits_pending": runtime.committer.pending,
+            "activities_running": runtime.engine.activities.running,
+            "activities_queued": runtime.engine.activities.queued,
+        }
+
+
+class NodeActors:
+    """Actors of all types, as the edges reach them."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
+        raise PerdureError("no actor types")
+
+    async def keys(
+        self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100
+    ) -> Page[tuple[str, bytes]]:
+        return await self._node.store.keys(actor, prefix, start, limit)
+
+    async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
+        return await self._node.store.reminders(actor)
+

@@ -1,0 +1,126 @@
+"""Notices, from a thread of its own, when code holds the event loop, and interrupts it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Collection
+from types import CodeType, FrameType
+
+from perdure.errors import LoopBlocked
+from perdure.logs import fields
+
+log = logging.getLogger("perdure.watchdog")
+
+#: Seconds that user code may hold the loop before `LoopBlocked` is raised inside it.
+BLOCKED_AFTER = 2.0
+#: Further seconds after which the process ends, if it may: somebody else can do its work then.
+STUCK_AFTER = 3.0
+#: Seconds between two signs of life of the loop.
+BEAT = 0.25
+#: The exit status of a process that ended itself: EX_SOFTWARE of sysexits.h.
+STUCK_STATUS = 70
+
+
+class Watchdog:
+    """`start` on the loop that is to be watched. `codes`: the code objects of the user's functions; the exception is
+    raised only while one of them is on the loop's stack, so that it never hits the runtime's own code."""
+
+    def __init__(
+        self,
+        codes: Collection[CodeType],
+        *,
+        blocked_after: float = BLOCKED_AFTER,
+        stuck_after: float = STUCK_AFTER,
+        may_exit: bool = False,
+    ) -> None:
+        self._codes = frozenset(codes)
+        self._blocked_after = blocked_after
+        self._stuck_after = stuck_after
+        self._may_exit = may_exit
+        self._last = time.monotonic()
+        self._stop = threading.Event()
+        self._handle: asyncio.TimerHandle | None = None
+        self._thread: threading.Thread | None = None
+        self._loop_thread = 0
+
+    def start(self) -> None:
+        self._loop_thread = threading.get_ident()
+        self._beat(asyncio.get_running_loop())
+        self._thread = threading.Thread(target=self._watch, name="perdure-watchdog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        self._stop.set()
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._last = time.monotonic()
+        self._handle = loop.call_later(BEAT, self._beat, loop)
+
+    def _watch(self) -> None:
+        interrupted = 0.0
+        while not self._stop.wait(BEAT):
+            last = self._last
+            silent = time.monotonic() - last
+            if silent < self._blocked_after:
+                interrupted = 0.0
+                continue
+            if self._debugged():
+                continue
+            if interrupted != last:
+                # Once per blockage: code that catches it gets no second one, but the process's end.
+                interrupted = last
+                self._interrupt(silent)
+            elif silent > self._blocked_after + self._stuck_after:
+                self._stuck(silent)
+
+    def _frame(self) -> FrameType | None:
+        return sys._current_frames().get(self._loop_thread)
+
+    def _debugged(self) -> bool:
+        """Somebody sits in a debugger: time does not count."""
+        frame = self._frame()
+        while frame is not None:
+            if frame.f_globals.get("__name__") in ("pdb", "bdb", "pydevd"):
+                return True
+            frame = frame.f_back
+        return False
+
+    def _interrupt(self, silent: float) -> None:
+        frame = self._frame()
+        user = frame
+        while user is not None and user.f_code not in self._codes:
+            user = user.f_back
+        if frame is None or user is None:
+            log.warning("loop.blocked", extra=fields(seconds=round(silent, 1), stack=_stack(frame)))
+            return
+        log.error(
+            "loop.blocked",
+            extra=fields(seconds=round(silent, 1), function=user.f_code.co_qualname, stack=_stack(frame)),
+        )
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(self._loop_thread), ctypes.py_object(LoopBlocked)
+        )
+
+    def _stuck(self, silent: float) -> None:
+        log.critical("loop.stuck", extra=fields(seconds=round(silent, 1), stack=_stack(self._frame())))
+        if self._may_exit:
+            # Nothing acknowledged is lost by it, and every other instance goes on in the next process.
+            sys.stderr.flush()
+            os._exit(STUCK_STATUS)
+
+
+def _stack(frame: FrameType | None) -> str:
+    return "" if frame is None else "".join(traceback.format_stack(frame)[-12:])
