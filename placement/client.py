@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Collection
 
 from perdure.clock import Cancellable, Clock
-from perdure.errors import PerdureError, Unavailable
+from perdure.errors import Unavailable
 from perdure.logs import fields
 from perdure.placement.member import Member
 from perdure.placement.messages import (
@@ -176,7 +176,7 @@ class PlacementClient:
             if not address and self._locate is not None:
                 address = await self._locate()
             session = await self._connect(address, line)
-        except (PerdureError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a link fails with, the node has to come back
             _log.info(
                 "placement unreachable", extra=fields(node=self.node, address=address, error=str(error))
             )

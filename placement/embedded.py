@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from perdure.clock import Clock
-from perdure.errors import StoreHeld
+from perdure.errors import StoreHeld, Unavailable
 from perdure.placement.client import PlacementClient
 from perdure.placement.leader import PlacementLeader
 from perdure.placement.member import Member
@@ -47,7 +47,7 @@ class EmbeddedPlacement:
         `exclusive`: that the lease was free shows that no other process can be working on this store (a SQLite
         file, a private memory store), so the members of the stored table are gone and nothing is waited for;
         `StoreHeld` when it is not free. Otherwise this process waits for the lease as a standby does, and the
-        members of the stored table have their time to come back.
+        members of the stored table have their time to come back. `StoreError` when the store refuses.
         """
         options = options or PlacementOptions()
         leader = PlacementLeader(
@@ -90,12 +90,33 @@ class EmbeddedPlacement:
         )
         self._clients.append(client)
         client.start()
-        await client.joined()
+        try:
+            await self._joined(client, clock)
+        except BaseException:
+            client.stop()
+            raise
         return client
+
+    async def _joined(self, client: PlacementClient, clock: Clock) -> None:
+        """An exclusive leader that the store refuses will bring no table, however long one waits."""
+        assert self._task is not None
+        joining = clock.spawn(client.joined(), name=f"placement-join-{client.node}")
+        try:
+            await asyncio.wait((joining, self._task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not joining.done():
+                joining.cancel()
+        if not joining.done():
+            await self._task
+            raise Unavailable("placement was stopped")
+        joining.result()
 
     async def leave(self) -> None:
         """After all work has stopped: takes the first node out in good order. The leader goes on for the others."""
         self.client.leave()
+        if not self._leader.exclusive:
+            # The next leader would wait for a node that the stored table still has.
+            await self._leader.without(self.client.node, self._options.link_grace)
 
     async def stop(self) -> None:
         """Ends all clients and the leader, and gives the lease back. Idempotent."""

@@ -46,6 +46,7 @@ class PlacementLeader:
         #: When the last write that the store accepted was begun: from then on the lease stood.
         self._proven_at = -math.inf
         self._wake = asyncio.Event()
+        self._published = asyncio.Event()
         self._stopped = False
         self._ticker: Cancellable | None = None
         self._peers: set[_Peer] = set()
@@ -87,18 +88,18 @@ class PlacementLeader:
             return False
         try:
             previous = await self._stored_table()
+            self._service = PlacementService(
+                term,
+                self._partitions,
+                previous,
+                self._clock.monotonic(),
+                leader=self._address,
+                exclusive=self._exclusive,
+                options=self._options,
+            )
         except BaseException:
             await self._lease.release()
             raise
-        self._service = PlacementService(
-            term,
-            self._partitions,
-            previous,
-            self._clock.monotonic(),
-            leader=self._address,
-            exclusive=self._exclusive,
-            options=self._options,
-        )
         self._proven_at = began
         _log.info(
             "placement leads", extra=fields(term=term, members=len(previous.members) if previous else 0)
@@ -108,7 +109,7 @@ class PlacementLeader:
         return True
 
     async def lead(self) -> None:
-        """After `acquire`: stores tables and proves the lease, until it is lost or `stop`."""
+        """After `acquire`: stores tables and proves the lease, until `stop`. `StoreError` when the store refuses."""
         try:
             await self._write_tables()
         finally:
@@ -119,6 +120,19 @@ class PlacementLeader:
         """Ends `run` or `lead`, which then give the lease back. Idempotent."""
         self._stopped = True
         self._wake.set()
+
+    async def without(self, node: str, within: float) -> None:
+        """Returns when the stored table does not have the node, when this replica does not lead, or after `within`
+        seconds."""
+        due = self._clock.monotonic() + within
+        while self.table is not None and node in self.table.members:
+            left = due - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._published.clear()
+            timer = self._clock.call_later(left, self._published.set)
+            await self._published.wait()
+            timer.cancel()
 
     async def locate(self) -> str:
         """The address of whoever leads now, or led last; empty if none is known."""
@@ -200,6 +214,7 @@ class PlacementLeader:
         _log.info(
             "placement table", extra=fields(term=table.term, epoch=table.epoch, members=len(table.members))
         )
+        self._published.set()
         update = TableUpdate(table)
         for peer in list(self._by_node.values()):
             peer.session.send(update)
@@ -231,7 +246,7 @@ class PlacementLeader:
                     delay = self._options.tick
                 except StoreError as error:
                     _log.warning("placement leads no more", extra=fields(error=str(error)))
-                    return
+                    raise
             await self._rest(delay)
 
     async def _write(self, service: PlacementService, table: Table) -> None:
@@ -266,6 +281,7 @@ class PlacementLeader:
             self._service.refused()
         self._service = None
         self._pending = None
+        self._published.set()
         self._by_node.clear()
         if self._ticker is not None:
             self._ticker.cancel()
