@@ -173,7 +173,7 @@ class WorkflowClient:
         check_id(instance_id)
         if await self.get_workflow_state(instance_id) is None:
             raise InstanceNotFound()
-        items = []
+        items: list[tuple[int, Event]] = []
         async for number, event in self._engine.history(self._engine.actor(instance_id), start=start):
             if len(items) == limit:
                 return Page(items, str(number))

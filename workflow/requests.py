@@ -129,7 +129,7 @@ class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_waiting = msgspec.msgpack.Decoder(Waiting)
+_waiting: msgspec.msgpack.Decoder[Waiting] = msgspec.msgpack.Decoder(Waiting)
 _outgoing = msgspec.msgpack.Decoder(Outgoing)
 
 encode = _encoder.encode
