@@ -33,8 +33,17 @@ def accepted(path: Path) -> list[str]:
     return [line.split()[1] for line in path.read_text().splitlines() if line.startswith("accepted ")]
 
 
-def repeated(path: Path) -> int:
-    """How many activities began more than once."""
-    lines = path.read_text().splitlines()
-    began = Counter(line for line in lines if line.startswith("began "))
-    return sum(1 for times in began.values() if times > 1)
+def repeated(path: Path) -> tuple[int, int]:
+    """How many activities began more than once, and how many of these although they had ended before."""
+    began: Counter[str] = Counter()
+    done: set[str] = set()
+    again = after_end = 0
+    for line in path.read_text().splitlines():
+        word, name = line.split()
+        if word == "ended":
+            done.add(name)
+        elif word == "began":
+            began[name] += 1
+            again += began[name] > 1
+            after_end += name in done
+    return again, after_end

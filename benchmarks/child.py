@@ -13,11 +13,6 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-try:
-    import uvloop  # as `perdure run` does
-except ImportError:
-    uvloop = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -69,8 +64,10 @@ def _perform(spec: Spec) -> Any:
             return dbos_crash.run(spec)
         return dbos_subject.run(spec.task, spec.count, spec.in_flight, spec.store, spec.journal)
     from benchmarks import perdure_crash, perdure_subject, scale
+    from perdure.app import loop_factory, tune
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+    tune()  # as `perdure run` does
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if spec.task in perdure_crash.TASKS:
             return runner.run(perdure_crash.TASKS[spec.task](spec))
         if spec.task in scale.TASKS:

@@ -18,7 +18,8 @@ PAYLOAD: Payload = {"id": 1, "text": "x" * 20}
 
 app = App("benchmark")
 
-#: W4 and W6 look at when the code came by. Code that is replayed for a check comes by again: first time counts.
+#: When the code of W4 came by, how late that of W6 did. Code that is replayed for a check comes by again: the first
+#: time counts.
 _seen: dict[object, float] = {}
 
 
@@ -60,9 +61,9 @@ async def wait_for_event(ctx: WorkflowContext) -> Payload:
 
 @app.workflow
 async def timer(ctx: WorkflowContext, seconds: float) -> None:
-    _came_by(("asked", ctx.instance_id))
-    await ctx.create_timer(timedelta(seconds=seconds))
-    _came_by(("fired", ctx.instance_id))
+    due = ctx.current_utc_datetime + timedelta(seconds=seconds)
+    await ctx.create_timer(due)
+    _seen.setdefault(ctx.instance_id, time.time() - due.timestamp())
 
 
 async def finish(client: WorkflowClient, instance_id: str) -> None:
@@ -173,7 +174,7 @@ async def w6(client: WorkflowClient, count: int, commits: CommitCount) -> Figure
     commits.reset()
     with Meter() as meter:
         instances = await asyncio.gather(*(one() for _ in range(count)))
-    late = [_seen["fired", instance] - _seen["asked", instance] - 1.0 for instance in instances]
+    late = [_seen[instance] for instance in instances]
     return {
         "total s": meter.wall,
         "latest s": max(late),

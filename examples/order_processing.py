@@ -10,7 +10,7 @@ twice changes them once.
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,11 +20,11 @@ import msgspec
 from perdure import (
     ActivityContext,
     App,
-    NonRetriableError,
     RetryPolicy,
     TaskFailedError,
     WorkflowContext,
 )
+from perdure.workflow.retry import NonRetriableError
 
 app = App("orders")
 
@@ -224,19 +224,24 @@ def ship(ctx: ActivityContext, shipment: Shipment) -> None:
 # --- the shop's books --------------------------------------------------------------------------------------------
 
 
+BOOKS = """
+CREATE TABLE IF NOT EXISTS stock (name TEXT PRIMARY KEY, quantity INTEGER);
+CREATE TABLE IF NOT EXISTS reservations (receipt TEXT PRIMARY KEY, name TEXT, quantity INTEGER);
+CREATE TABLE IF NOT EXISTS charges (receipt TEXT PRIMARY KEY, amount REAL);
+CREATE TABLE IF NOT EXISTS done (idempotency_key TEXT PRIMARY KEY, what TEXT);
+"""
+
+
 @contextmanager
-def shop() -> Iterator[sqlite3.Connection]:
+def shop() -> Generator[sqlite3.Connection]:
     """One transaction on the shop's books: all of it or nothing."""
-    with closing(sqlite3.connect(SHOP, timeout=30)) as books, books:
-        books.execute("BEGIN IMMEDIATE")
-        books.execute("CREATE TABLE IF NOT EXISTS stock (name TEXT PRIMARY KEY, quantity INTEGER)")
-        books.execute(
-            "CREATE TABLE IF NOT EXISTS reservations (receipt TEXT PRIMARY KEY, name TEXT, quantity INTEGER)"
-        )
-        books.execute("CREATE TABLE IF NOT EXISTS charges (receipt TEXT PRIMARY KEY, amount REAL)")
-        books.execute("CREATE TABLE IF NOT EXISTS done (idempotency_key TEXT PRIMARY KEY, what TEXT)")
-        books.executemany("INSERT OR IGNORE INTO stock VALUES (?, ?)", STOCK.items())
-        yield books
+    with closing(sqlite3.connect(SHOP, timeout=30)) as books:
+        books.executescript(BOOKS)
+        with books:
+            books.executemany("INSERT OR IGNORE INTO stock VALUES (?, ?)", STOCK.items())
+        with books:
+            books.execute("BEGIN IMMEDIATE")
+            yield books
 
 
 def is_new(books: sqlite3.Connection, ctx: ActivityContext, what: str) -> bool:
