@@ -13,6 +13,7 @@ from perdure.sidecar.requests import (
     body_bytes,
     check_json,
     checked_id,
+    checked_name,
     json_body,
     malformed,
     name_in_path,
@@ -144,6 +145,5 @@ def _wanted(body: bytes) -> StartRequest:
         wanted = _start_request.decode(body)
     except msgspec.MsgspecError as error:
         raise malformed(f"the body is not a start request: {error}; {example}") from None
-    if not wanted.name:
-        raise Refusal(400, "ERR_WORKFLOW_NAME_MISSING", f"the workflow name is empty; {example}")
+    checked_name(wanted.name, "workflow name", "ERR_WORKFLOW_NAME")
     return wanted

@@ -18,7 +18,19 @@ from perdure.workflow.events import Event
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Fields that hold whole microseconds since 1970 UTC.
 _TIMES = frozenset(
-    {"at", "completed", "created", "due", "expires", "fire_at", "scheduled", "started", "updated"}
+    {
+        "at",
+        "completed",
+        "created",
+        "due",
+        "expires",
+        "fire_at",
+        "last",
+        "scheduled",
+        "started",
+        "turn",
+        "updated",
+    }
 )
 #: JSON nested deeper than this is shown as bytes, so that encoding the answer around it cannot fail.
 _MAX_DEPTH = 100

@@ -10,9 +10,9 @@ Json = dict[str, Any]
 
 # Ids of at most 64 characters are within 256 bytes whatever the characters are: what the description allows is
 # always accepted, and what is longer is accepted as far as its bytes allow.
-_ID = r"^[^/\x00-\x1f\x7f-\x9f]{1,64}\Z"
-_NAME = r"^[^\x00-\x1f\x7f-\x9f]{1,64}\Z"
-_TEXT = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
+_ID = r"^[^/\x00-\x1f\x7f-\x9f]{1,64}$"
+_NAME = r"^[^\x00-\x1f\x7f-\x9f]{1,64}$"
+_WORDS: Json = {"type": "string", "maxLength": 1024, "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
 
 
 def describe_api(version: str, max_body: int) -> Json:
@@ -40,12 +40,12 @@ def describe_api(version: str, max_body: int) -> Json:
 def _workflow_paths() -> Json:
     base = "/v1.0/workflows/{component}"
     one = f"{base}/{{id}}"
-    component = _path("component", _NAME, "Any text, as in Dapr: `dapr`.", "dapr")
+    component = _path("component", None, "Any text, as in Dapr: `dapr`.", "dapr")
     instance = [
         component,
         _path("id", _ID, "The instance id: up to 256 bytes without control characters and '/'."),
     ]
-    reason = _query("reason", {"type": "string", "maxLength": 1024, "pattern": _TEXT}, "Kept in the history.")
+    reason = _query("reason", _WORDS, "Kept in the history.")
     recursive = _query("recursive", {"type": "boolean", "default": True}, "Child workflows, too.")
     state = {200: _answer("The instance.", "Workflow")}
     return {
@@ -112,12 +112,11 @@ def _workflow_paths() -> Json:
 
 def _list_filters() -> list[Json]:
     status = {"type": "array", "items": {"type": "string", "enum": [one.value for one in RuntimeStatus]}}
-    words = {"type": "string", "maxLength": 256, "pattern": _TEXT}
     return [
         {**_query("status", status, "Only these; several may be given."), "explode": False},
-        _query("name", words, "Only this workflow."),
-        _query("prefix", words, "Only ids that begin so."),
-        _query("cursor", {"type": "string"}, "From an earlier answer: the next page."),
+        _query("name", _WORDS, "Only this workflow."),
+        _query("prefix", _WORDS, "Only ids that begin so."),
+        _query("cursor", {**_WORDS, "maxLength": 4096}, "From an earlier answer: the next page."),
         _query("limit", _whole(1, 1000, 100), "How many at most."),
     ]
 
@@ -147,12 +146,10 @@ def _actor_paths() -> Json:
                 "Lists an actor's state keys.",
                 [
                     *actor,
-                    _query(
-                        "prefix", {"type": "string", "maxLength": 256, "pattern": _TEXT}, "Only such keys."
-                    ),
+                    _query("prefix", _WORDS, "Only such keys."),
                     _query(
                         "start",
-                        {"type": "string", "maxLength": 1024, "pattern": _TEXT},
+                        _WORDS,
                         "The first key, or a cursor from an earlier answer.",
                     ),
                     _query("limit", _whole(1, 1000, 100), "How many at most."),
@@ -226,14 +223,9 @@ def _node_paths() -> Json:
 # --- parts -------------------------------------------------------------------------------------------------------
 
 
-def _path(name: str, pattern: str, description: str, example: str | None = None) -> Json:
-    found: Json = {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": description,
-        "schema": {"type": "string", "pattern": pattern},
-    }
+def _path(name: str, pattern: str | None, description: str, example: str | None = None) -> Json:
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": pattern}
+    found: Json = {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
     if example is not None:
         found["example"] = example
     return found
@@ -249,7 +241,7 @@ def _whole(low: int, high: int, default: int) -> Json:
 
 _START_ID = _query(
     "instanceID",
-    {"type": "string", "pattern": r"^[\w-]{1,64}\Z"},
+    {"type": "string", "pattern": r"^[\p{L}\p{Nd}_-]{0,64}$"},
     "The instance id: letters, digits, '_' and '-', as in Dapr. Without it one is made.",
 )
 

@@ -16,10 +16,11 @@ MAX_ID_BYTES = 256
 MAX_DAPR_ID = 64
 
 _decoder = msgspec.json.Decoder()
+_DAPR_ID = re.compile(r"[A-Za-z0-9_-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WHOLE = re.compile(r"[0-9]{1,15}", re.ASCII)
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
 def malformed(message: str) -> Refusal:
@@ -69,7 +70,7 @@ def dapr_instance_id(value: str | None) -> str | None:
             "ERR_INSTANCE_ID_TOO_LONG",
             f"the instance id has {len(value)} characters; {MAX_DAPR_ID} are allowed",
         )
-    if not value.replace("_", "a").replace("-", "a").isalnum():
+    if not _DAPR_ID.fullmatch(value) and not all(c.isalpha() or c.isdecimal() or c in "_-" for c in value):
         raise Refusal(
             400,
             "ERR_INSTANCE_ID_INVALID",
@@ -79,10 +80,13 @@ def dapr_instance_id(value: str | None) -> str | None:
 
 
 def name_in_path(request: web.Request, key: str, what: str, code: str) -> str:
+    return checked_name(request.match_info[key], what, code)
+
+
+def checked_name(value: str, what: str, code: str) -> str:
     """A workflow's, event's or method's name: any text of 1 to 256 bytes without control characters."""
-    value = request.match_info[key]
     if not value:
-        raise Refusal(400, f"{code}_MISSING", f"the path has no {what}")
+        raise Refusal(400, f"{code}_MISSING", f"the {what} is missing")
     if len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or _CONTROL.search(value):
         raise Refusal(
             400,
@@ -112,7 +116,7 @@ def seconds(request: web.Request, name: str, default: float, high: float) -> flo
     value = request.query.get(name)
     if value is None:
         return default
-    if not _SECONDS.fullmatch(value) or float(value) > high:
+    if not _NUMBER.fullmatch(value) or float(value) > high:
         raise malformed(f"{name} must be a number of seconds from 0 to {high:g}, not {value[:40]!r}")
     return float(value)
 
