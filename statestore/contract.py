@@ -8,8 +8,9 @@ Rules shared by all methods
 - `StoreUnavailable`: no answer; a write may or may not have happened. `StoreError`: refused; nothing was written.
   `CorruptState`: a stored value cannot be read. No other exception leaves a store.
 - Times are whole microseconds since 1970 UTC.
-- Keys are text. A key that ends in a hyphen and six or more digits is *numbered* (`history-000012`): its family is
-  the text up to and including the hyphen, and a family's keys are ordered by number, also beyond 999999.
+- Keys are text. A key that ends in a hyphen and six digits, or more without a leading zero, is *numbered*
+  (`history-000012`): its family is the text up to and including the hyphen, and a family's keys are ordered by number,
+  also beyond 999999.
 - Nothing that a method returns may be changed by the caller, nor is it changed later by the store.
 
 `perdure.testing.store_contract` runs this contract against any store.
@@ -108,7 +109,9 @@ class Commit(msgspec.Struct, gc=False):
     delete: Collection[str] = ()
     #: All keys of the actor are replaced by those of `put`, at a cost that does not depend on how many there were.
     #: Reminders, `recover` and the index row stay unless the commit says otherwise. A reset that puts no key removes
-    #: the actor: `load` gives None afterwards, `expected` None is right, and its reminders, `recover` and row go too.
+    #: the actor: `load` gives None afterwards, `expected` None is right, and its reminders, `recover` and row go too
+    #: (those that the commit itself puts are not looked at). Removing an actor that does not exist is `Committed`, so
+    #: that a removal can be tried again too.
     reset: bool = False
     reminders: Sequence[Reminder] = ()
     delete_reminders: Collection[str] = ()
@@ -192,7 +195,8 @@ class Lease(Protocol):
 
     async def acquire(self) -> int | None:
         """Tries once to take the lease. The new term, or None when another holds it. A term is
-        max(stored term + 1, Unix time in ms) and is stored before it is returned."""
+        max(stored term + 1, Unix time in ms) and is stored before it is returned. To the one that holds the lease
+        already it gives a new term."""
 
     async def read(self) -> bytes | None:
         """The last value written, by whichever holder. Needs no lease."""
@@ -255,7 +259,7 @@ class StateStore(Protocol):
         """Index rows, paged by value: rows that come or go in between neither repeat nor hide others."""
 
     def lease(self, name: str) -> Lease:
-        """The lease of this name; the same name is the same lease."""
+        """A contender for the lease of this name: of all contenders, in this process and others, one has it."""
 
     async def settings(self) -> Settings:
         """What was fixed when the store was first used."""

@@ -89,22 +89,29 @@ def _load(connection: sqlite3.Connection, types: Types, actors: Sequence[ActorId
             if snapshot is not None:
                 found[actor] = snapshot
             continue
-        values = _sliced(listed, body or b"")
-        found[actor] = Snapshot(version, _shown(metadata, custom_status, values), bool(recover), True)
+        values = _shown(metadata, custom_status, listed, body or b"")
+        found[actor] = Snapshot(version, values, bool(recover), True)
     return found
 
 
-def _sliced(listed: list[tuple[int, str, int, int]], body: bytes) -> Values:
-    values: Values = []
+def _shown(
+    metadata: bytes | None, custom_status: bytes | None, listed: list[tuple[int, str, int, int]], body: bytes
+) -> dict[str, bytes]:
+    """The snapshot's values. `listed` says what `body` is made of: each key's parts and its value's length."""
+    shown: dict[str, bytes] = {}
+    if custom_status is not None:
+        shown["customStatus"] = custom_status
+    if metadata is not None:
+        shown["metadata"] = metadata
     at = 0
     for numbered, name, seq, size in listed:
-        values.append((KeyParts(numbered, name, seq), body[at : at + size]))
-        at += size
-    return values
-
-
-def _shown(metadata: bytes | None, custom_status: bytes | None, values: Values) -> dict[str, bytes]:
-    return {join(*parts): value for parts, value in _with_head(metadata, custom_status, values)}
+        end = at + size
+        shown[f"{name}{seq:06d}" if numbered else name] = body[at:end]
+        at = end
+    if listed and not listed[0][0] and len(shown) > len(listed):
+        # Only then do other plain keys stand beside those of the head.
+        return {key: shown[key] for key in sorted(shown, key=split)}
+    return shown
 
 
 def _with_head(metadata: bytes | None, custom_status: bytes | None, values: Values) -> Values:

@@ -15,7 +15,7 @@ SELECT a.type, a.id,
     (SELECT json_group_array(json_array(numbered, name, seq, size)) FROM (
         SELECT numbered, name, seq, length(value) AS size FROM keys WHERE keyset = h.keyset ORDER BY numbered, name, seq LIMIT 999)) AS listing,
     h.version, h.metadata, h.custom_status,
-    (SELECT group_concat(value, '') FROM (
+    (SELECT CAST(group_concat(value, '') AS BLOB) FROM (
         SELECT value FROM keys WHERE keyset = h.keyset ORDER BY numbered, name, seq LIMIT 999)) AS body
 FROM (VALUES {rows}) v
 CROSS JOIN actors a ON a.type = v.column1 AND a.id = v.column2
