@@ -1,1 +1,1 @@
-""""""
+"""Durable workflows: instances are actors, their history is their state."""

@@ -33,7 +33,9 @@ class ActivityHost:
     """Runs each request once while it runs; keeps no state. What it was given and has no acknowledged answer for, it
     *knows*: a second request for the same task joins the first."""
 
-    def __init__(self, engine: WorkflowEngine, *, max_async: int = MAX_ASYNC, max_threads: int = MAX_THREADS) -> None:
+    def __init__(
+        self, engine: WorkflowEngine, *, max_async: int = MAX_ASYNC, max_threads: int = MAX_THREADS
+    ) -> None:
         self._engine = engine
         self._known: dict[tuple[str, int], ActivityRequest] = {}
         self._queues: tuple[deque[ActivityRequest], deque[ActivityRequest]] = (deque(), deque())
@@ -73,7 +75,9 @@ class ActivityHost:
         try:
             definition = self._engine.registry.get_activity(request.name)
         except NotRegistered as error:
-            self._answer(request, None, FailureDetails("ActivityNotRegistered", error.message, non_retriable=True))
+            self._answer(
+                request, None, FailureDetails("ActivityNotRegistered", error.message, non_retriable=True)
+            )
             return
         kind = 0 if definition.is_async else 1
         if self._running[kind] >= self._limits[kind]:
@@ -100,7 +104,7 @@ class ActivityHost:
             # The node is stopping: no answer, so that another run gives it.
             self._ended(0)
             raise
-        except (Exception, LoopBlocked, SystemExit) as error:
+        except (Exception, LoopBlocked, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
             self._failed(0, request, error)
         else:
             self._ended(0)
@@ -117,7 +121,7 @@ class ActivityHost:
         except asyncio.CancelledError:
             self._ended(1)
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
             self._failed(1, request, error)
         else:
             self._ended(1)
@@ -126,7 +130,9 @@ class ActivityHost:
     def _failed(self, kind: int, request: ActivityRequest, error: BaseException) -> None:
         log.info(
             "activity.failed",
-            extra=fields(instance=request.instance_id, activity=request.name, task=request.task_id, error=repr(error)),
+            extra=fields(
+                instance=request.instance_id, activity=request.name, task=request.task_id, error=repr(error)
+            ),
         )
         self._ended(kind)
         self._answer(request, None, describe(error))
@@ -144,7 +150,9 @@ class ActivityHost:
         def answered(_: Any) -> None:
             # Whatever the answer, the workflow actor needs no more of this.
             self._known.pop((request.execution_id, request.task_id), None)
-            engine.dispatcher.settled(ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id)
+            engine.dispatcher.settled(
+                ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id
+            )
 
         engine.router.send(ActorId(request.actor_type, request.instance_id), "done", done, answered)
 

@@ -97,14 +97,20 @@ class WorkflowClient:
     get = get_workflow_state
 
     async def wait_for_workflow_start(
-        self, instance_id: str, *, timeout: float | timedelta | None = None
+        self,
+        instance_id: str,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - the public name in Dapr too
     ) -> WorkflowState:
         """Returns when the instance has begun to run. `DeadlineExceeded` (a `TimeoutError`) after `timeout`
         seconds; `InstanceNotFound`."""
         return await self.wait(instance_id, until="started", timeout=_seconds(timeout))
 
     async def wait_for_workflow_completion(
-        self, instance_id: str, *, timeout: float | timedelta | None = None
+        self,
+        instance_id: str,
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - the public name in Dapr too
     ) -> WorkflowState:
         """Returns when the instance is completed, failed or terminated. Raises as `wait_for_workflow_start`."""
         return await self.wait(instance_id, until="finished", timeout=_seconds(timeout))
@@ -114,7 +120,7 @@ class WorkflowClient:
         instance_id: str,
         *,
         until: Literal["started", "finished"] = "finished",
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
     ) -> WorkflowState:
         """Both of the above. Ending the wait, by time-out or cancellation, has no effect on the instance."""
         check_id(instance_id)
@@ -185,7 +191,9 @@ class WorkflowClient:
     async def raise_workflow_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
         """Hands an event to the instance; kept until the workflow waits for one of this name. `InvalidState` when
         the instance is finished."""
-        await self.raise_event(instance_id, event_name, payloads.encode(data, f"the data of event {event_name!r}"))
+        await self.raise_event(
+            instance_id, event_name, payloads.encode(data, f"the data of event {event_name!r}")
+        )
 
     async def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
         """As `raise_workflow_event`, with the data as it is to be stored: JSON text."""
@@ -284,5 +292,3 @@ def check_payload(payload: Payload, what: str) -> None:
 
 def _seconds(timeout: float | timedelta | None) -> float | None:
     return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-
-

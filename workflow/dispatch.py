@@ -14,7 +14,7 @@ from perdure.statestore.contract import ActorId
 from perdure.workflow.events import ChildScheduled, FailureDetails, Parent, TaskScheduled
 from perdure.workflow.metadata import Metadata
 from perdure.workflow.requests import ActivityDone, ActivityRequest, ChildDone, Outgoing, Start
-from perdure.workflow.work import Purged
+from perdure.workflow.stall import Purged
 
 if TYPE_CHECKING:
     from perdure.workflow.engine import WorkflowEngine
@@ -107,7 +107,9 @@ class Dispatcher:
         request = out.request
         engine = self._engine
         kind = engine.activity_type(request.app_id)
-        node = engine.locator.activity_node(request.app_id or engine.app_id, request.name, request.activity_id)
+        node = engine.locator.activity_node(
+            request.app_id or engine.app_id, request.name, request.activity_id
+        )
         if node is None:
             self._nobody(task, out)
             return
@@ -149,13 +151,17 @@ class Dispatcher:
             non_retriable=True,
         )
         done = ActivityDone(request.execution_id, request.task_id, request.nonce, None, failure)
-        self._engine.router.send(ActorId(request.actor_type, request.instance_id), "done", done, self.answer_for(request))
+        self._engine.router.send(
+            ActorId(request.actor_type, request.instance_id), "done", done, self.answer_for(request)
+        )
 
     def answer_for(self, request: ActivityRequest) -> Answer:
         """The answer to an `ActivityDone`: the instance has it."""
 
         def answered(_: Any) -> None:
-            self.settled(ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id)
+            self.settled(
+                ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id
+            )
 
         return answered
 
@@ -222,7 +228,9 @@ class Dispatcher:
 
     # --- outbox ------------------------------------------------------------------------------------------------------
 
-    def send(self, entry: Outgoing, identity: Identity | None, answer: Callable[[Any], None] = nobody) -> None:
+    def send(
+        self, entry: Outgoing, identity: Identity | None, answer: Callable[[Any], None] = nobody
+    ) -> None:
         method = type(entry.body).__name__.lower()
         self._engine.router.send(ActorId(entry.type, entry.id), method, entry.body, answer, identity=identity)
 
@@ -231,5 +239,7 @@ def _child_failure(task: ChildScheduled, error: PerdureError) -> FailureDetails:
     if isinstance(error, AlreadyExists):
         return FailureDetails("WorkflowInstanceAlreadyExists", error.message)
     if isinstance(error, Purged):
-        return FailureDetails("Purged", f"child workflow {task.instance_id!r} was purged before it could answer")
+        return FailureDetails(
+            "Purged", f"child workflow {task.instance_id!r} was purged before it could answer"
+        )
     return FailureDetails(type(error).__name__, error.message)

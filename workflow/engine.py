@@ -19,12 +19,12 @@ from perdure.workflow.dispatch import LOOK, Dispatcher
 from perdure.workflow.events import Event, ExecutionStarted
 from perdure.workflow.executor import Executor, Run
 from perdure.workflow.executor import Instance as RunInstance
+from perdure.workflow.keys import FORGET
 from perdure.workflow.orchestrator import WorkflowBehaviour
 from perdure.workflow.recovery import RecoveryGate
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import ReplayCheck
 from perdure.workflow.requests import Forget, TimerDue
-from perdure.workflow.work import FORGET
 
 
 class Locator(ActorLocator, Protocol):
@@ -161,5 +161,3 @@ def activity_type(namespace: str, app_id: str) -> str:
 def is_internal(actor_type: str) -> bool:
     """Whether the type is the runtime's own: user code cannot register it."""
     return actor_type.startswith("dapr.internal.")
-
-

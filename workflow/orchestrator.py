@@ -12,7 +12,7 @@ from perdure.actors.turn import Turn
 from perdure.errors import CorruptState, InstanceNotFound, InvalidState, Moved, NotRegistered, StoreError
 from perdure.logs import fields
 from perdure.statestore.contract import Snapshot
-from perdure.workflow import stall
+from perdure.workflow import controls, stall
 from perdure.workflow.events import ChildScheduled, FailureDetails, TaskScheduled
 from perdure.workflow.executor import Run
 from perdure.workflow.instance import Instance, UnreadableHistory, describe
@@ -485,7 +485,9 @@ class WorkflowBehaviour:
             return None
         if not instance.finished and not body.force:
             status = instance.meta.status
-            message.answer(InvalidState(f"only a finished instance can be purged; this one is {status}: terminate it"))
+            message.answer(
+                InvalidState(f"only a finished instance can be purged; this one is {status}: terminate it")
+            )
             return None
         children: list[ChildScheduled] = []
         if body.recursive:
@@ -493,7 +495,7 @@ class WorkflowBehaviour:
                 if isinstance(event, ChildScheduled):
                     children.append(event)
         turn = self.activation.begin([message])
-        Work(self, turn, taking=False).purge(message, children)
+        controls.purge(Work(self, turn, taking=False), message, children)
         return turn
 
     def _tell_waiters(self) -> None:

@@ -44,7 +44,12 @@ class ReplayCheck:
         if self._mode == "sampled" and self._count % SAMPLE:
             return False
         instance = behaviour.instance
-        if instance is None or instance.purged or not instance.meta.history or behaviour.activation.actor in self._checking:
+        if (
+            instance is None
+            or instance.purged
+            or not instance.meta.history
+            or behaviour.activation.actor in self._checking
+        ):
             return False
         if self._mode == "sampled" and instance.meta.history > SAMPLE_LIMIT:
             return False
@@ -74,7 +79,9 @@ class ReplayCheck:
             finally:
                 run.close()
         except NonDeterminism as error:
-            log.error("replay.mismatch", extra=fields(instance=actor.id, execution=execution_id, reason=error))
+            log.error(
+                "replay.mismatch", extra=fields(instance=actor.id, execution=execution_id, reason=error)
+            )
             if behaviour.instance is instance and not instance.finished:
                 behaviour.stall_now(stall.NON_DETERMINISM, error.message)
         except (PerdureError, LoopBlocked) as error:

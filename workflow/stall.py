@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perdure.errors import PerdureError
+
 #: The code does not do what the history says. Tried again when the instance is loaded by another process, or resumed.
 NON_DETERMINISM = "non-determinism"
 #: The code held the event loop too long.
@@ -25,3 +27,9 @@ class Stalled(Exception):
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
+
+
+class Purged(PerdureError):
+    """The instance of this start was purged or terminated before it began."""
+
+    code = "ERR_PURGED"

@@ -1,0 +1,131 @@
+"""How an execution ends: its result, what it leaves behind, or the next execution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.workflow.commands import (
+    ContinuedAsNew,
+)
+from perdure.workflow.events import (
+    Arrival,
+    EventRaised,
+    ExecutionCompleted,
+    FailureDetails,
+    Parent,
+    TaskScheduled,
+)
+from perdure.workflow.instance import Instance
+from perdure.workflow.keys import inbox_key
+from perdure.workflow.metadata import Metadata
+from perdure.workflow.requests import ChildDone, Raise, Start
+from perdure.workflow.state import RuntimeStatus
+
+if TYPE_CHECKING:
+    from perdure.workflow.work import Work
+
+
+def finish(work: Work, status: str, result: Payload, failure: FailureDetails | None) -> None:
+    instance = work.instance
+    meta = instance.meta
+    event = ExecutionCompleted(work.at, status, result, failure)
+    work.history.append(event)
+    instance.ended = event
+    meta.completed = work.at
+    work.set_status(RuntimeStatus(status))
+    meta.deaths, meta.task_deaths, meta.stall, meta.attempts = 0, {}, "", 0
+    _leave_behind(work, instance, drop_activities=status == "terminated")
+    if instance.inbox:
+        work.commit.delete = [*work.commit.delete, *(inbox_key(n) for n, _ in instance.inbox)]
+        work.commit.delete = [key for key in work.commit.delete if key not in work.commit.put]
+        for number, _ in instance.inbox:
+            work.commit.put.pop(inbox_key(number), None)
+        instance.inbox.clear()
+        meta.inbox_first = meta.inbox_next
+    if instance.timers or work.commit.reminders:
+        work.commit.clear_reminders = True
+        work.commit.reminders = ()
+        instance.timers.clear()
+    _tell_parent(work, meta.parent, result, failure, status)
+    work.behaviour.close_run()
+
+
+def _tell_parent(
+    work: Work, parent: Parent | None, result: Payload, failure: FailureDetails | None, status: str
+) -> None:
+    if parent is None:
+        return
+    if status == "terminated":
+        failure = failure or FailureDetails("WorkflowTerminated", "the child workflow was terminated")
+    done = ChildDone(parent.execution_id, parent.task_id, parent.nonce, None if failure else result, failure)
+    work.send(parent.type, parent.id, done)
+
+
+def _leave_behind(work: Work, instance: Instance, *, drop_activities: bool) -> None:
+    """What an execution asked for and did not wait for is still done: its requests go to the outbox."""
+    meta = instance.meta
+    dispatcher = work.engine.dispatcher
+    for task in instance.open.values():
+        if isinstance(task, TaskScheduled):
+            if not drop_activities:
+                request = dispatcher.request(work.actor, meta, task)
+                work.send(dispatcher.activity_type(task.app_id), request.activity_id, request)
+        elif not dispatcher.child_started(work.actor, meta.execution_id, task.id):
+            kind = work.engine.workflow_type(task.app_id)
+            if not drop_activities:
+                work.send(kind, task.instance_id, dispatcher.child_start(work.actor, meta, task))
+    # Their first dispatch of this turn is the outbox's now.
+    work.turn.effects[:] = [
+        effect
+        for effect in work.turn.effects
+        if effect[0] not in (dispatcher.dispatch, dispatcher.start_child)
+    ]
+    instance.open.clear()
+
+
+def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) -> None:
+    behaviour, old = work.behaviour, work.instance
+    assert behaviour.run is not None
+    carried: list[EventRaised] = []
+    if outcome.save_events:
+        carried = list(behaviour.run.unread_events())
+    # Arrivals that the ended execution never saw are not its to lose.
+    carried += [event for event in rest if type(event) is EventRaised]
+    _leave_behind(work, old, drop_activities=False)
+    previous = old.started
+    assert previous is not None
+    meta = Metadata(
+        old.meta.name,
+        RuntimeStatus.RUNNING,
+        old.meta.start_id,
+        work.engine.clock.token(16).hex(),
+        generation=old.meta.generation + 1,
+        version=old.meta.version,
+        created=old.meta.created,
+        started=old.meta.started,
+        turn=work.at,
+        parent=old.meta.parent,
+        tags=old.meta.tags,
+        accepted=old.meta.accepted,
+        number=old.meta.number,
+        outbox_next=old.meta.outbox_next,
+    )
+    new = Instance(work.actor, meta)
+    work.history.clear()
+    work.reset(new, old)
+    work.commit.reminders = ()
+    behaviour.replace(new)
+    start = Start(
+        previous.name,
+        previous.start_id,
+        outcome.input,
+        previous.parent,
+        previous.version,
+        previous.trace,
+        previous.tags,
+    )
+    work.receive(start)
+    for event in carried:
+        work.receive(Raise(event.name, event.data))
+    work.row = True
+    work.turn.effects.append((behaviour.activation.wake, ()))
