@@ -1,1 +1,1 @@
-""""""
+"""Virtual actors: activations, turns, messages, reminders. Knows nothing of workflows."""

@@ -178,7 +178,7 @@ class Activation:
             return
         try:
             turn = self.behaviour.step()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not leave this actor
             self._failed(error)
             return
         if turn is None:
@@ -193,7 +193,7 @@ class Activation:
     async def _run(self, work: Coroutine[Any, Any, Turn | None]) -> None:
         try:
             turn = await work
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as in _step
             if self.phase is TURN:
                 self._failed(error)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.payload import Payload
 from perdure.workflow.commands import (
     ContinuedAsNew,
 )
