@@ -127,7 +127,8 @@ def _counts(name: str, sizes: Sizes) -> tuple[int, int]:
 def _perdure(name: str, sizes: Sizes, kind: str) -> Figures:
     count, in_flight = _counts(name, sizes)
     with _folder() as folder:
-        return child.run(Spec("perdure", name, _url(kind, folder), count, in_flight))
+        figures: Figures = child.run(Spec("perdure", name, _url(kind, folder), count, in_flight))
+    return figures
 
 
 def _dbos(name: str, sizes: Sizes, journal: str) -> Figures:
@@ -137,7 +138,8 @@ def _dbos(name: str, sizes: Sizes, journal: str) -> Figures:
     if name == "W5" and journal == "delete":
         count, in_flight = min(count, 10), min(in_flight, 64)
     with _folder() as folder:
-        return child.run(Spec("dbos", name, f"{folder}/benchmark.db", count, in_flight, journal))
+        figures: Figures = child.run(Spec("dbos", name, f"{folder}/benchmark.db", count, in_flight, journal))
+    return figures
 
 
 def _crashes(name: str, sizes: Sizes, subjects: dict[str, str], peers: bool) -> Iterator[Row]:

@@ -47,7 +47,7 @@ def result(child: subprocess.Popen[str], seconds: float = 1800) -> Any:
         child.communicate()
         raise
     if child.returncode:
-        raise RuntimeError(f"{child.args} ended with status {child.returncode}")
+        raise RuntimeError(f"{child.args!r} ended with status {child.returncode}")
     return json.loads(output.splitlines()[-1])
 
 

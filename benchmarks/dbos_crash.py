@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync
 
 from benchmarks import activity_log
 from benchmarks.activity_log import ActivityLog
@@ -48,7 +48,7 @@ async def await_all(spec: Spec) -> dict[str, float]:
     """The successor: DBOS recovers by itself; this looks."""
     serving = time.time()
     for name in activity_log.accepted(Path(spec.log)):
-        handle = await DBOS.retrieve_workflow_async(name)
+        handle: WorkflowHandleAsync[int] = await DBOS.retrieve_workflow_async(name)
         await handle.get_result(polling_interval_sec=0.05)
     return {"serving": serving, "done": time.time()}
 

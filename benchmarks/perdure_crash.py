@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ async def await_all(spec: Spec) -> dict[str, float]:
         return {"serving": serving, "done": time.time()}
 
 
-TASKS: dict[str, Callable[[Spec], Awaitable[Any]]] = {
+TASKS: dict[str, Callable[[Spec], Coroutine[Any, Any, Any]]] = {
     "start-naps": start_naps,
     "start-stuck": start_stuck,
     "await-all": await_all,

@@ -56,7 +56,7 @@ async def fan_out(ctx: WorkflowContext, count: int) -> int:
 
 @app.workflow
 async def wait_for_event(ctx: WorkflowContext) -> Payload:
-    return await ctx.wait_for_external_event("go")
+    return await ctx.wait_for_external_event("go", type=dict[str, Any])
 
 
 @app.workflow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ async def _watch(stalls: list[float]) -> None:
         stalls.append(time.perf_counter() - begin - 0.001)
 
 
-TASKS: dict[str, Callable[[Spec], Awaitable[Any]]] = {
+TASKS: dict[str, Callable[[Spec], Coroutine[Any, Any, Any]]] = {
     "fill-finished": fill_finished,
     "fill-suspended": fill_suspended,
     "serve-suspended": serve_suspended,
