@@ -65,14 +65,14 @@ def arrivals(draw: st.DrawFn, driver: Driver) -> list[Arrival]:
     for id in driver.run.children:
         choices += [ChildCompleted(at, id, b'"ok"'), ChildFailed(at, id, failure)]
     choices += [TimerFired(at, id) for id in (*driver.run.timers, 1)]
-    return draw(st.lists(st.sampled_from(choices), min_size=1, max_size=4))
+    return draw(st.lists(st.sampled_from(choices), min_size=2, max_size=5))
 
 
 @st.composite
 def executions(draw: st.DrawFn) -> Driver:
     """A random program, driven live over a random order of arrivals."""
     driver = Driver(registry(), "program", draw(programs))
-    for _ in range(draw(st.integers(0, 12))):
+    for _ in range(draw(st.integers(4, 20))):
         if driver.run.outcome is not None:
             break
         driver.turn(arrivals(draw, driver))
