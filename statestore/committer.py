@@ -11,7 +11,7 @@ from typing import NamedTuple
 from perdure.clock import Clock
 from perdure.errors import PerdureError, StoreUnavailable
 from perdure.logs import fields
-from perdure.statestore.contract import ActorId, Commit, CommitResult, Rejected, StateStore
+from perdure.statestore.contract import ActorId, Commit, CommitResult, QuickStore, Rejected, StateStore
 
 logger = logging.getLogger("perdure.statestore")
 
@@ -45,6 +45,7 @@ class Committer:
 
     def __init__(self, store: StateStore, clock: Clock) -> None:
         self._store = store
+        self._quick = store if isinstance(store, QuickStore) else None
         self._clock = clock
         self._small: deque[_Entry] = deque()
         self._large: deque[_Entry] = deque()
@@ -76,8 +77,8 @@ class Committer:
         (self._small if size < BATCH_BYTES else self._large).append(_Entry(commit, done, size))
         if not self._running:
             self._running = True
-            # The task begins in the loop's next iteration: all commits of this one are in its first batch.
-            self._clock.spawn(self._run(), name="committer")
+            # In the loop's next iteration: all commits of this one are in its first batch.
+            self._clock.call_soon(self._begin)
 
     async def drain(self) -> None:
         """Returns when nothing is outstanding."""
@@ -85,6 +86,31 @@ class Committer:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._drained.append(future)
             await future
+
+    def _begin(self) -> None:
+        """An idle committer has work: at once if the store can, else by a task."""
+        if self._quick is None or self._large or not self._write_now(self._quick):
+            self._clock.spawn(self._run(), name="committer")
+
+    def _write_now(self, store: QuickStore) -> bool:
+        batch = self._batch()
+        try:
+            results = store.commit_now([entry.commit for entry in batch])
+        except PerdureError:
+            # The task tries the same versions again, and knows what to do about it.
+            results = None
+        if results is None:
+            self._small.extendleft(reversed(batch))
+            return False
+        self._running = False
+        for entry, result in zip(batch, results, strict=True):
+            self._finish(entry, result)
+        if (self._small or self._large) and not self._running:
+            self._running = True
+            self._clock.call_soon(self._begin)
+        if not self._outstanding:
+            self._tell_drained()
+        return True
 
     async def _run(self) -> None:
         try:

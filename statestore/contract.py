@@ -269,3 +269,12 @@ class StateStore(Protocol):
 
     async def close(self) -> None:
         """Finishes writes in progress and lets go of files and connections. Idempotent."""
+
+
+@runtime_checkable
+class QuickStore(Protocol):
+    """An ability that a store may have besides: to write at once, on the caller's thread."""
+
+    def commit_now(self, batch: Sequence[Commit]) -> Sequence[CommitResult] | None:
+        """As `StateStore.commit`, but returns when it is written. None, and nothing was written: this would take
+        long now; `commit` is the way. Raises as `commit`."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from perdure.logs import fields
 from perdure.statestore.sqlite.errors import mapped
+
+logger = logging.getLogger("perdure.statestore")
 
 #: Seconds without a job after which a worker is idle.
 IDLE = 0.05
@@ -37,8 +41,11 @@ class Worker:
     ) -> None:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._idle = idle
+        #: Held while a job uses the connection of a worker with one thread.
+        self._using = threading.Lock()
         # Connected here, so that what is wrong with the file is raised to whoever opens it.
         connections = [connect() for _ in range(threads)]
+        self._single = connections[0] if threads == 1 else None
         self._threads = [
             threading.Thread(target=self._work, args=(one,), name=f"{name}-{number}", daemon=True)
             for number, one in enumerate(connections)
@@ -56,6 +63,18 @@ class Worker:
         """As `ask`, from any thread, with nobody waiting."""
         self._queue.put((job, args, _NOBODY))
 
+    def now(self, job: Callable[..., T], *args: Any) -> T | None:
+        """Does a job on the caller's thread, for a worker with one thread that has nothing to do; None if it has.
+        Raises the store's error."""
+        if self._single is None or not self._queue.empty() or not self._using.acquire(blocking=False):
+            return None
+        try:
+            return job(self._single, *args)
+        except Exception as caught:
+            raise mapped(caught) from caught
+        finally:
+            self._using.release()
+
     def stop(self) -> None:
         """Ends the threads after the jobs given so far, closes their connections, and waits for that."""
         for _ in self._threads:
@@ -71,11 +90,16 @@ class Worker:
                 job = get(timeout=wait)
             except Empty:
                 assert idle is not None
-                wait = idle(connection)
+                with self._using:
+                    wait = idle(connection)
                 continue
             if job is None:
                 break
-            _do(connection, *job)
+            if self._single is None:
+                _do(connection, *job)
+            else:
+                with self._using:
+                    _do(connection, *job)
             wait = IDLE if idle else None
         connection.close()
 
@@ -92,6 +116,8 @@ def _do(
     except Exception as caught:  # noqa: BLE001 - the seam: no foreign exception leaves the store
         error = mapped(caught)
     if future is _NOBODY:
+        if error is not None:
+            logger.warning("housekeeping failed", extra=fields(job=job.__qualname__, reason=str(error)))
         return
     # RuntimeError: the loop is closed, so nobody waits any more.
     with contextlib.suppress(RuntimeError):
