@@ -242,9 +242,16 @@ class WorkflowBehaviour:
             return Work(self, turn, taking=taking).do()
         except Stalled as stalled:
             self._stalled = stalled
-            mailbox.extendleft(reversed(messages))
-            self.activation.load()
-            return None
+        except Exception as error:
+            if not taking:
+                mailbox.extendleft(reversed(messages))
+                raise
+            log.exception("turn.failed", extra=fields(instance=self.activation.actor.id))
+            self._stalled = Stalled(stall.INTERNAL, f"internal error: {error!r}")
+        # What this turn changed in memory is not true: the stall is committed on what the store has.
+        mailbox.extendleft(reversed(messages))
+        self.activation.load()
+        return None
 
     def _control(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         """Control messages overtake the rest, which stays in the mailbox."""
@@ -302,7 +309,11 @@ class WorkflowBehaviour:
         work.row = True
         self._code_proven = True
         self._leave_gate()
-        return work.do()
+        try:
+            return work.do()
+        except Exception:
+            self.activation.mailbox.extendleft(reversed(messages))
+            raise
 
     def stall_now(self, kind: str, reason: str) -> None:
         """Something outside a turn found that the instance cannot go on."""
