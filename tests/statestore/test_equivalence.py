@@ -23,7 +23,21 @@ from perdure.testing.store_contract import ALL, PARTITIONS, actor_id, put, remin
 
 ACTORS = [actor_id(name) for name in ("a", "b", "c\0d", "é")]
 KEYS = st.sampled_from(
-    ["metadata", "customStatus", "a", "z\x00", "n", "history-000000", "history-000001", "history-1000000", "inbox-000000", "outbox-000005", "a-000001", "z-0000001", "-000000"]
+    [
+        "metadata",
+        "customStatus",
+        "a",
+        "z\x00",
+        "n",
+        "history-000000",
+        "history-000001",
+        "history-1000000",
+        "inbox-000000",
+        "outbox-000005",
+        "a-000001",
+        "z-0000001",
+        "-000000",
+    ]
 )
 NAMES = st.sampled_from(["r", "s", "t"])
 

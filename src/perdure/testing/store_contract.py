@@ -13,7 +13,7 @@ The tests need pytest and pytest-asyncio. Each states the rule that it checks in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -552,7 +552,7 @@ class QueryContract(_Given):
         ]
         await write(store, *(put(one.actor, None, {}, row=one) for one in rows))
         rows.sort(key=lambda one: (-one.created, one.actor.id))
-        cases = [
+        cases: list[tuple[InstanceFilter, Callable[[InstanceRow], bool]]] = [
             (InstanceFilter(type=TYPE), lambda r: True),
             (InstanceFilter(type="other"), lambda r: False),
             (InstanceFilter(type=TYPE, statuses=["failed"]), lambda r: r.status == "failed"),
