@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.errors import LoopBlocked
 from perdure.workflow.misuse import refuse_awaitable, translate
-from perdure.workflow.tasks import Task, _Waiter
+from perdure.workflow.tasks import Task, Waiter
 
 if TYPE_CHECKING:
     from perdure.workflow.run import InProcessRun
@@ -21,7 +21,7 @@ Code = Coroutine[Any, Any, T] | Generator[Any, Any, T]
 _CLOSE_ATTEMPTS = 100
 
 
-class Branch(_Waiter[T]):
+class Branch(Waiter[T]):
     """Code that runs beside others; a task whose result is what the code returns."""
 
     __slots__ = ("_code", "_send", "_trace", "_waits_for")

@@ -25,7 +25,7 @@ T = TypeVar("T")
 LAST_TIME = 253_402_300_799_999_999
 
 
-class _Call(Task[T]):
+class Call(Task[T]):
     """Something asked for by name that may be tried again."""
 
     __slots__ = ("_app_id", "_attempt", "_decode", "_first_at", "_input", "_policy", "id", "name")
@@ -81,7 +81,7 @@ class _Call(Task[T]):
         raise NotImplementedError
 
 
-class ActivityCall(_Call[T]):
+class ActivityCall(Call[T]):
     __slots__ = ("_key",)
 
     def schedule(self) -> None:
@@ -104,7 +104,7 @@ class ActivityCall(_Call[T]):
         return f"{self.name!r} (task {self.id})"
 
 
-class ChildCall(_Call[T]):
+class ChildCall(Call[T]):
     __slots__ = ("_fixed_id", "instance_id")
 
     def __init__(
@@ -146,7 +146,7 @@ class Timer:
     __slots__ = ("_owner", "_run", "fire_at", "id", "origin")
 
     def __init__(
-        self, run: InProcessRun, fire_at: int, origin: str, owner: _Call[Any] | EventWait[Any] | TimerCall
+        self, run: InProcessRun, fire_at: int, origin: str, owner: Call[Any] | EventWait[Any] | TimerCall
     ) -> None:
         self._run = run
         self._owner = owner
@@ -160,7 +160,7 @@ class Timer:
 
     def fired(self) -> None:
         owner = self._owner
-        if isinstance(owner, _Call):
+        if isinstance(owner, Call):
             owner.schedule()
         else:
             owner.due()
@@ -172,7 +172,7 @@ class Timer:
     def waiting(self) -> str:
         if isinstance(self._owner, EventWait):
             return ""
-        what = f"retry of {self._owner.name}" if isinstance(self._owner, _Call) else "timer"
+        what = f"retry of {self._owner.name}" if isinstance(self._owner, Call) else "timer"
         return f"{what} at {format_time(self.fire_at)} (task {self.id})"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from perdure.errors import InvalidInput, LoopBlocked
 from perdure.payload import Payload
 from perdure.workflow.branch import Branch, Code, Root
-from perdure.workflow.calls import EventWait, Timer, _Call
+from perdure.workflow.calls import Call, EventWait, Timer
 from perdure.workflow.commands import AnyCommand, Completed, ContinuedAsNew, Failed, Outcome
 from perdure.workflow.context import WorkflowContext
 from perdure.workflow.events import (
@@ -36,7 +36,7 @@ from perdure.workflow.executor import Instance
 from perdure.workflow.failure import describe
 from perdure.workflow.misuse import WorkflowLoop, WorkflowMisuse, translate
 from perdure.workflow.registry import Registry, WorkflowDefinition
-from perdure.workflow.tasks import _Waiter
+from perdure.workflow.tasks import Waiter
 
 _get_loop = asyncio_events._get_running_loop
 _set_loop = asyncio_events._set_running_loop
@@ -77,11 +77,11 @@ class InProcessRun:
         self.now = started.at
         self.next_id = 0
         self.commands: list[AnyCommand] = []
-        self.calls: dict[int, _Call[Any]] = {}
-        self.children: dict[int, _Call[Any]] = {}
+        self.calls: dict[int, Call[Any]] = {}
+        self.children: dict[int, Call[Any]] = {}
         self.timers: dict[int, Timer] = {}
         #: What goes on in this turn, first woken first.
-        self.ready: deque[_Waiter[Any]] = deque()
+        self.ready: deque[Waiter[Any]] = deque()
         #: Set by continue_as_new; becomes the outcome when the code ends.
         self.continuation: ContinuedAsNew | None = None
         #: The thread that runs the code now; 0 while none does. The context works only there.
@@ -216,21 +216,32 @@ class InProcessRun:
             ready.popleft()._step()
 
     def _within(self, function: Callable[..., None], *args: Any) -> None:
-        """Calls a function as workflow code is called: with no event loop to be found but the one that refuses."""
-        outer = _get_loop()
-        hooks = sys.get_asyncgen_hooks()
-        _set_loop(self._loop)
-        # An async generator that the code leaves must not be finished by the node's loop, outside of the run.
-        sys.set_asyncgen_hooks(None, None)
+        """Calls a function as workflow code is called: in its context, and the context works."""
         self.thread = get_ident()
         try:
-            self.context.run(function, *args)
+            self._apart(function, *args)
         finally:
             self.thread = 0
-            sys.set_asyncgen_hooks(*hooks)
-            _set_loop(outer)
         if self.outcome is not None:
             self._close_branches()
+
+    def _apart(self, function: Callable[..., None], *args: Any) -> None:
+        """Calls a function with no event loop to be found but the one that refuses."""
+        outer = _get_loop()
+        hooks = sys.get_asyncgen_hooks()
+        try:
+            try:
+                _set_loop(self._loop)
+                # An async generator that the code leaves must not be finished by the node's loop, outside of the run.
+                sys.set_asyncgen_hooks(None, None)
+                self.context.run(function, *args)
+            finally:
+                _set_loop(outer)
+        finally:
+            # Again: the watchdog's exception comes at any line, also at that of the restoring above, and without
+            # its loop the node is lost.
+            _set_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
 
     def branch(self, code: Code[Any]) -> Branch[Any]:
         """The branch that runs this code; a new one begins when those that are ready now have gone on."""
@@ -260,15 +271,8 @@ class InProcessRun:
     def _close_branches(self) -> None:
         branches, self._branches = self._branches, {}
         self.ready.clear()
-        if not branches:
-            return
-        outer = _get_loop()
-        _set_loop(self._loop)
-        try:
-            for branch in branches.values():
-                branch._close()
-        finally:
-            _set_loop(outer)
+        if branches:
+            self._apart(_close_all, tuple(branches.values()))
 
     # --- external events, ids ---------------------------------------------------------------------------------------
 
@@ -296,6 +300,11 @@ class InProcessRun:
     def default_id(self, task_id: int) -> str:
         """The instance id of a child that is given none."""
         return f"{self.instance.id}:{self.generation}:{task_id:04x}"
+
+
+def _close_all(branches: Sequence[Branch[Any]]) -> None:
+    for branch in branches:
+        branch._close()
 
 
 _HANDLERS: dict[type, Callable[[InProcessRun, Any], None]] = {

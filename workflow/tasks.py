@@ -52,7 +52,7 @@ class Task(Generic[T]):
         self._settled = False
         self._value: Any = None
         self._error: BaseException | None = None
-        self._waiters: list[_Waiter[Any]] | None = None
+        self._waiters: list[Waiter[Any]] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -101,14 +101,14 @@ class Task(Generic[T]):
             for waiter in waiters:
                 waiter._wake(self)
 
-    def _add_waiter(self, waiter: _Waiter[Any]) -> None:
+    def _add_waiter(self, waiter: Waiter[Any]) -> None:
         if self._waiters is None:
             self._waiters = [waiter]
         else:
             self._waiters.append(waiter)
 
 
-class _Waiter(Task[T]):
+class Waiter(Task[T]):
     """A task that goes on when others are settled. It does so from the run's queue, first woken, first on: so the
     order is that of the arrivals, and long chains of tasks need no deep stack."""
 
@@ -125,7 +125,7 @@ class _Waiter(Task[T]):
 Item: TypeAlias = Task[T] | Coroutine[Any, Any, T] | Generator[Any, Any, T]
 
 
-class WhenAll(_Waiter[list[T]]):
+class WhenAll(Waiter[list[T]]):
     __slots__ = ("_items", "_left")
 
     def __init__(self, run: InProcessRun, items: list[Task[T]]) -> None:
@@ -157,7 +157,7 @@ class WhenAll(_Waiter[list[T]]):
         return f"of {len(self._items)} tasks"
 
 
-class WhenAny(_Waiter[Task[T]]):
+class WhenAny(Waiter[Task[T]]):
     __slots__ = ("_items",)
 
     def __init__(self, run: InProcessRun, items: list[Task[T]]) -> None:

@@ -502,3 +502,32 @@ def test_a_second_start_changes_nothing(app: Registry) -> None:
     assert driver.commands == []
     driver.turn([TaskCompleted(driver.tick(), 0, b"1")])
     assert driver.run.outcome == Completed(b"1")
+
+
+def test_an_interrupt_while_leaving_the_code_leaves_the_nodes_loop(
+    app: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watchdog's exception may come one line late: the node's loop must be back all the same."""
+    from perdure.workflow import run as module
+
+    @app.workflow
+    async def one(ctx: WorkflowContext) -> Any: ...
+
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        restored: list[object] = []
+
+        def restore(value: Any) -> None:
+            if value is loop:
+                restored.append(value)
+                if len(restored) == 1:
+                    raise LoopBlocked
+            set_loop(value)
+
+        set_loop = module._set_loop
+        monkeypatch.setattr(module, "_set_loop", restore)
+        with pytest.raises(LoopBlocked):
+            Driver(app, "one")
+        return asyncio.get_running_loop() is loop
+
+    assert asyncio.run(main())
