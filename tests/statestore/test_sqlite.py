@@ -8,12 +8,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from perdure.clock import LoopClock
 from perdure.errors import (
     ConfigurationError,
     CorruptState,
@@ -22,7 +24,17 @@ from perdure.errors import (
     StoreHeld,
     StoreUnavailable,
 )
-from perdure.statestore import ActorId, Commit, Fence, TypePartition
+from perdure.statestore import (
+    COMMITTED,
+    ActorId,
+    Commit,
+    CommitResult,
+    Committer,
+    Conflict,
+    Fence,
+    Rejected,
+    TypePartition,
+)
 from perdure.statestore.sqlite import SqliteStore, holder
 from perdure.testing.store_contract import ALL, FENCE, actor_id, all_keys, put, row, values_of, version, write
 
@@ -469,3 +481,55 @@ async def test_partitions_by_the_thousand(store: SqliteStore) -> None:
     assert all(taken.released for taken in await store.take(held, Fence(1, 2)))  # type: ignore[union-attr]
     assert (await store.due(held, 10)).items == []
     assert (await store.owing(held[:5000])).items == []
+
+
+# --- written at once -----------------------------------------------------------------------------------------------
+
+
+async def test_written_on_the_callers_thread(store: SqliteStore) -> None:
+    """A few small commits are, with the same results, and are there for whoever loads afterwards."""
+    first = put(actor_id("1"), None, {"k": b"1"})
+    late = put(actor_id("2"), version(), {"k": b""})
+    assert store.commit_now([first, late]) == [COMMITTED, Conflict(None)]
+    assert store.commit_now([first]) == [COMMITTED]
+    assert await values_of(store, first.actor) == {"k": b"1"}
+    await write(store, put(first.actor, first.version, {"k": b"2"}))
+    assert await values_of(store, first.actor) == {"k": b"2"}
+
+
+async def test_not_written_on_the_callers_thread(store: SqliteStore) -> None:
+    """Many, large ones, and any while the writer is at work are left to its thread; then nothing was written."""
+    many = [put(actor_id(str(number)), None, {"k": b""}) for number in range(10)]
+    assert store.commit_now(many) is None
+    assert store.commit_now([put(actor_id("large"), None, {"k": bytes(200_000)})]) is None
+    entered, leave = threading.Event(), threading.Event()
+    busy = store._writes.ask(lambda _: (entered.set(), leave.wait(TIMEOUT)))
+    await asyncio.to_thread(entered.wait, TIMEOUT)
+    assert store.commit_now(many[:1]) is None
+    leave.set()
+    await busy
+    assert await store.load(many[0].actor) is None
+    await write(store, *many)
+
+
+async def test_errors_on_the_callers_thread(store: SqliteStore) -> None:
+    """They are the same, and the committer sees each commit through."""
+    committer, results = Committer(store, LoopClock()), dict[str, CommitResult]()
+    poison = put(actor_id("bad"), None, {"\ud800": b""})
+    with pytest.raises(StoreError):
+        store.commit_now([poison])
+    (pages,) = await on_writer(store, "PRAGMA page_count")
+    await on_writer(store, f"PRAGMA max_page_count = {pages + 2}")
+    large = put(actor_id("1"), None, {"k": bytes(60_000)})
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.commit_now([large])
+    committer.submit(large, lambda result: results.__setitem__("large", result))
+    committer.submit(poison, lambda result: results.__setitem__("poison", result))
+    async with asyncio.timeout(TIMEOUT):
+        while committer.trouble is None:  # noqa: ASYNC110 - trouble is a value to look at
+            await asyncio.sleep(0.005)
+    await on_writer(store, "PRAGMA max_page_count = 1000000")
+    await committer.drain()
+    assert results["large"] == COMMITTED
+    assert isinstance(results["poison"], Rejected)
+    assert await values_of(store, large.actor) == {"k": bytes(60_000)}
