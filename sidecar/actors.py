@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
@@ -21,7 +24,7 @@ from perdure.sidecar.requests import (
     whole,
 )
 from perdure.sidecar.routes import Route, json_response
-from perdure.statestore.contract import ActorId
+from perdure.statestore.contract import ActorId, Page, Reminder
 
 #: Actor types of the runtime itself. Users can look at their state, and call nothing but `start` of a workflow.
 RESERVED = "dapr.internal."
@@ -36,6 +39,24 @@ class StartRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _start_request = msgspec.json.Decoder(StartRequest)
+
+
+def keys_json(page: Page[tuple[str, bytes]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"keys": [{"key": key, "size": len(value)} for key, value in page.items]}
+    return found if page.cursor is None else {**found, "cursor": page.cursor}
+
+
+def reminders_json(reminders: Sequence[Reminder]) -> dict[str, Any]:
+    return {
+        "reminders": [
+            {
+                "name": reminder.name,
+                "dueTime": time_text(reminder.due),
+                "data": decode_value("reminder", reminder.data) if reminder.data else None,
+            }
+            for reminder in reminders
+        ]
+    }
 
 
 class ActorApi:
@@ -93,10 +114,7 @@ class ActorApi:
             text(request, "start") or None,
             whole(request, "limit", 100, 1, MAX_KEYS),
         )
-        found: dict[str, object] = {"keys": [{"key": key, "size": len(value)} for key, value in page.items]}
-        if page.cursor is not None:
-            found["cursor"] = page.cursor
-        return json_response(found)
+        return json_response(keys_json(page))
 
     async def value(self, request: web.Request) -> web.Response:
         """204 for a key that a user's actor does not have, as Dapr answers."""
@@ -111,19 +129,7 @@ class ActorApi:
         return web.Response(status=204)
 
     async def reminders(self, request: web.Request) -> web.Response:
-        found = await self._actors.reminders(_actor(request))
-        return json_response(
-            {
-                "reminders": [
-                    {
-                        "name": reminder.name,
-                        "dueTime": time_text(reminder.due),
-                        "data": decode_value("reminder", reminder.data) if reminder.data else None,
-                    }
-                    for reminder in found
-                ]
-            }
-        )
+        return json_response(reminders_json(await self._actors.reminders(_actor(request))))
 
 
 def _actor(request: web.Request) -> ActorId:

@@ -26,6 +26,8 @@ from perdure.sidecar.requests import (
     whole,
 )
 from perdure.sidecar.routes import Route, accepted, json_response
+from perdure.statestore.contract import Page
+from perdure.workflow.events import Event
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 
 #: How long a wait lasts unless the request says; it may say up to MAX_WAIT_SECONDS.
@@ -74,6 +76,18 @@ def _properties(state: WorkflowState) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def list_json(page: Page[WorkflowState]) -> dict[str, Any]:
+    found: dict[str, Any] = {"instances": [state_json(state) for state in page.items]}
+    return found if page.cursor is None else {**found, "cursor": page.cursor}
+
+
+def history_json(page: Page[tuple[int, Event]]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "events": [{"number": number, **event_json(event)} for number, event in page.items]
+    }
+    return found if page.cursor is None else {**found, "next": int(page.cursor)}
+
+
 class WorkflowApi:
     def __init__(self, facade: Facade, polls: LongPolls) -> None:
         self._workflows = facade.workflows
@@ -116,10 +130,7 @@ class WorkflowApi:
             cursor=text(request, "cursor", limit=4096) or None,
             limit=whole(request, "limit", 100, 1, MAX_LIST),
         )
-        found: dict[str, object] = {"instances": [state_json(state) for state in page.items]}
-        if page.cursor is not None:
-            found["cursor"] = page.cursor
-        return json_response(found)
+        return json_response(list_json(page))
 
     async def history(self, request: web.Request) -> web.Response:
         page = await self._workflows.history(
@@ -127,12 +138,7 @@ class WorkflowApi:
             start=whole(request, "start", 0, 0, MAX_NUMBER),
             limit=whole(request, "limit", MAX_HISTORY, 1, MAX_HISTORY),
         )
-        found: dict[str, object] = {
-            "events": [{"number": number, **event_json(event)} for number, event in page.items]
-        }
-        if page.cursor is not None:
-            found["next"] = int(page.cursor)
-        return json_response(found)
+        return json_response(history_json(page))
 
     async def wait(self, request: web.Request) -> web.Response:
         id = instance_id(request)

@@ -1,0 +1,82 @@
+"""Options that many commands share, and how values on the command line are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.cli.failures import CommandError, usage
+
+DEFAULT_SERVER = "http://127.0.0.1:3500"
+
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server", envvar="PERDURE_SERVER", metavar="URL", help="The node to ask.", show_envvar=True
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="A store instead: the node that has it is asked, or else it is read directly.",
+    ),
+]
+AppId = Annotated[
+    str | None,
+    typer.Option("--app-id", metavar="ID", help="Whose workflows, if a store holds those of several apps."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+InstanceId = Annotated[str, typer.Argument(metavar="ID", help="The instance id.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
+Recursive = Annotated[bool, typer.Option("--recursive/--no-recursive", help="Child workflows, too.")]
+
+_GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def read_json(value: str | None, option: str) -> bytes | None:
+    """JSON given on the command line: the text itself, `-` for standard input, `@file` for a file."""
+    if value is None:
+        return None
+    if value == "-":
+        found, source = sys.stdin.buffer.read(), "standard input"
+    elif value.startswith("@"):
+        found, source = _read_file(value[1:], option), value[1:]
+    else:
+        found, source = value.encode("utf-8", "surrogateescape"), option
+    try:
+        json.loads(found)
+    except ValueError as error:
+        quoted = json.dumps(value)
+        hint = (
+            ""
+            if source != option or value[:1] in "{[\"'"
+            else f"; for the text {value} write {option} '{quoted}'"
+        )
+        raise usage(f"{source} is not JSON: {error}{hint}") from None
+    return found
+
+
+def _read_file(name: str, option: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise CommandError(f"{option} names {name!r}, which cannot be read: {error.strerror}") from None
+
+
+def read_seconds(value: str | None, option: str) -> float | None:
+    """`30`, `1.5`, `90s`, `1h30m`."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    if value and not _GO_PART.sub("", value):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _GO_PART.findall(value))
+    raise usage(f"{option} is {value!r}; write seconds, or a duration such as 90s or 1h30m")

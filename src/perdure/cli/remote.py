@@ -1,0 +1,136 @@
+"""Asking a node over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from perdure.cli.failures import CommandError, usage
+
+Json = dict[str, Any]
+
+#: An answer without a body, which is not the answer `null`.
+EMPTY: Any = object()
+
+#: Seconds without an answer after which a node counts as gone; long polls add the time they wait.
+TIMEOUT = 70.0
+
+
+class Refused(CommandError):
+    """The node answered with an error."""
+
+    def __init__(self, message: str, http_status: int) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+
+
+class Node:
+    """A node's HTTP API. One connection, kept open."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise usage(f"{url!r} is not the address of a node; write one such as http://127.0.0.1:3500")
+        try:
+            port = parts.port
+        except ValueError:
+            raise usage(f"{url!r} has no valid port") from None
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.url = url.rstrip("/")
+        self._base = parts.path.rstrip("/")
+        self._connection = kind(parts.hostname, port, timeout=TIMEOUT)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: bytes | None = None,
+        *,
+        wait: float = 0.0,
+    ) -> Any:
+        """The decoded answer, `EMPTY` for an empty one; `Refused` for an error."""
+        if query:
+            path += "?" + urlencode(
+                {name: value for name, value in query.items() if value is not None}, doseq=True
+            )
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        self._connection.timeout = TIMEOUT + wait
+        try:
+            self._connection.request(method, self._base + path, body, headers)
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from None
+        return self._decoded(answer, content)
+
+    def _unreachable(self, error: Exception) -> CommandError:
+        self._connection.close()
+        if isinstance(error, ConnectionRefusedError | socket.gaierror):
+            return CommandError(
+                f"no node answers at {self.url} ({error.strerror}); start one with 'perdure run', or name another with "
+                "--server"
+            )
+        if isinstance(error, TimeoutError):
+            return CommandError(f"{self.url} gave no answer within {TIMEOUT:g} s")
+        return CommandError(f"no answer from {self.url}: {error or type(error).__name__}")
+
+    def _decoded(self, answer: http.client.HTTPResponse, content: bytes) -> Any:
+        try:
+            found = json.loads(content) if content else EMPTY
+        except ValueError:
+            raise CommandError(
+                f"what answers at {self.url} is no Perdure node: {answer.status} {answer.reason}, "
+                f"{answer.headers.get_content_type()}"
+            ) from None
+        if answer.status < 400:
+            return found
+        message = found.get("message") if isinstance(found, dict) else None
+        raise Refused(str(message or f"{self.url} answered {answer.status} {answer.reason}"), answer.status)
+
+    # --- what can be read, as `offline.StoreReader` reads it ---------------------------------------------------------
+
+    def workflow_type(self) -> str:
+        """The actor type of the node's workflows."""
+        about = self.request("GET", "/v1.0/metadata")
+        return f"dapr.internal.{about['namespace']}.{about['id']}.workflow"
+
+    def workflow(self, id: str) -> Json:
+        return self._object(instance_path(id))
+
+    def workflows(self, query: Json) -> Json:
+        return self._object("/v1.0/workflows/dapr", query)
+
+    def history(self, id: str, query: Json) -> Json:
+        return self._object(f"{instance_path(id)}/history", query)
+
+    def keys(self, type: str, id: str, query: Json) -> Json:
+        return self._object(f"{actor_path(type, id)}/state", query)
+
+    def value(self, type: str, id: str, key: str) -> Any:
+        """`Refused` when there is no such key."""
+        path = f"{actor_path(type, id)}/state/{quote(key, safe='')}"
+        found = self.request("GET", path)
+        if found is EMPTY:
+            raise Refused(f"{type}/{id} has no state key {key!r}", 404)
+        return found
+
+    def reminders(self, type: str, id: str) -> Json:
+        return self._object(f"{actor_path(type, id)}/reminders")
+
+    def _object(self, path: str, query: Json | None = None) -> Json:
+        found = self.request("GET", path, query)
+        if not isinstance(found, dict):
+            raise CommandError(f"what answers at {self.url} is no Perdure node")
+        return found
+
+
+def instance_path(id: str) -> str:
+    return f"/v1.0/workflows/dapr/{quote(id, safe='')}"
+
+
+def actor_path(type: str, id: str) -> str:
+    return f"/v1.0/actors/{quote(type, safe='')}/{quote(id, safe='')}"

@@ -1,0 +1,72 @@
+"""`perdure run`"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.cli.failures import usage
+
+if TYPE_CHECKING:
+    from perdure.node import Node
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="APP", help="module:app, or path/file.py:app.", show_default=False)
+    ],
+    store: Annotated[
+        str,
+        typer.Option("--store", envvar="PERDURE_STORE", metavar="URL", help="sqlite:///file.db or memory://"),
+    ] = "sqlite:///perdure.db",
+    http_port: Annotated[int, typer.Option("--http-port", min=0, max=65535, help="0: any free port.")] = 3500,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    log_level: Annotated[
+        str, typer.Option("--log-level", metavar="LEVEL", help=f"One of {', '.join(LEVELS)}.")
+    ] = "INFO",
+    log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object a line.")] = False,
+    drain_seconds: Annotated[
+        float,
+        typer.Option("--drain-seconds", min=0, help="How long running activities may take to end at a stop."),
+    ] = 10.0,
+) -> None:
+    """Serves an app until Ctrl-C or SIGTERM."""
+    if log_level.upper() not in LEVELS:
+        raise usage(f"--log-level is {log_level!r}; write one of {', '.join(LEVELS)}")
+    from perdure.cli.load import load_app
+
+    app = load_app(target)
+
+    def ready(node: Node) -> None:
+        if not log_json:
+            _say_what_runs(node)
+
+    app.run(
+        store=store,
+        http_port=http_port,
+        host=host,
+        log_level=log_level.upper(),
+        log_json=log_json,
+        drain_seconds=drain_seconds,
+        ready=ready,
+    )
+
+
+def _say_what_runs(node: Node) -> None:
+    from importlib.metadata import version
+
+    about = node.describe()
+    lines = {
+        "store": about["store"],
+        "http": node.url,
+        "workflows": ", ".join(about["workflows"]) or "none",
+        "activities": ", ".join(about["activities"]) or "none",
+    }
+    print(f"perdure {version('perdure')}: app {node.app_id}, namespace {node.namespace}", file=sys.stderr)
+    for name, value in lines.items():
+        print(f"  {name:<11} {value}", file=sys.stderr)
+    sys.stderr.flush()
