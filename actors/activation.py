@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
 from perdure.actors.turn import Behaviour, Turn
-from perdure.errors import CorruptState, Moved, PerdureError, StoreError, StoreUnavailable
+from perdure.errors import CorruptState, Moved, PerdureError, StoreError, Unavailable
 from perdure.logs import fields
 from perdure.statestore.contract import (
     ActorId,
@@ -53,8 +54,11 @@ class Activation:
     """INVARIANT: at most one turn or commit at a time; `version` is that of the last commit known to be durable."""
 
     __slots__ = (
+        "_checkpoint",
         "_scheduled",
         "_turn",
+        "_woken",
+        "_work",
         "actor",
         "behaviour",
         "broken",
@@ -85,7 +89,13 @@ class Activation:
         #: The host's tick in which it was last used.
         self.touched = 0
         self._turn: Turn | None = None
+        #: The asynchronous turn that is running; any other that still runs belongs to a past that was restored away.
+        self._work: Coroutine[Any, Any, Turn | None] | None = None
+        #: Resumes the asynchronous turn that waits for its checkpoint.
+        self._checkpoint: asyncio.Future[None] | None = None
         self._scheduled = False
+        #: Whether `wake` was called during a turn or commit: the step comes after it.
+        self._woken = False
         self.behaviour: Behaviour = host.types[actor.type].create(self)
 
     def __repr__(self) -> str:
@@ -108,9 +118,12 @@ class Activation:
 
     def wake(self) -> None:
         """There may be something to do besides messages: calls `step` soon."""
-        if not self._scheduled and self.phase is READY:
-            self._scheduled = True
-            self.host.clock.call_soon(self._step)
+        if self.phase is READY:
+            if not self._scheduled:
+                self._scheduled = True
+                self.host.clock.call_soon(self._step)
+        else:
+            self._woken = True
 
     def load(self) -> None:
         """Reads the actor's state, then steps."""
@@ -133,35 +146,54 @@ class Activation:
         commit = Commit(self.actor, self.partition, self.fence, self.version, self.host.clock.token(16), {})
         return Turn(commit, messages)
 
+    async def checkpoint(self, turn: Turn) -> None:
+        """Commits what the asynchronous turn that is running has decided so far; it goes on when that is durable.
+        `StoreError`: the store will never take it. Does not return when the commit did not pass for another reason:
+        the behaviour ends its turn when it is told to `restore` or `close`."""
+        assert self.phase is TURN
+        self._checkpoint = asyncio.get_running_loop().create_future()
+        self.phase = COMMITTING
+        self._turn = turn
+        self.host.committer.submit(turn.commit, self._settled)
+        await self._checkpoint
+
     # --- loading -----------------------------------------------------------------------------------------------
 
-    async def _load(self) -> None:
+    async def _load(self, then: Callable[[Snapshot | None], None] | None = None) -> None:
         attempt = 0
         while self.phase is LOADING:
             try:
                 snapshot = await self.host.store.load(self.actor)
             except CorruptState as error:
                 self._break(error)
-            except (StoreUnavailable, StoreError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever the store raises, this actor waits for it
                 attempt += 1
                 if attempt == 1:
-                    log.warning("load.failed", extra=fields(actor=self.actor, reason=error))
-                await self.host.clock.sleep(min(0.05 * 2**attempt, 5.0))
+                    log.warning("load.failed", extra=fields(actor=self.actor, reason=repr(error)))
+                await self.host.clock.sleep(min(0.05 * 2 ** min(attempt, 8), 5.0))
             else:
-                self._loaded(snapshot)
+                (then or self._loaded)(snapshot)
+                return
 
     def _loaded(self, snapshot: Snapshot | None) -> None:
-        if self.phase is not LOADING:
-            return
+        if self.phase is LOADING and self._restored(snapshot):
+            self.phase = READY
+            self._step()
+
+    def _restored(self, snapshot: Snapshot | None) -> bool:
+        """Whether the behaviour could make something of what is stored."""
         self.version = snapshot.version if snapshot else None
         self.recover = snapshot.recover if snapshot else False
+        self._woken = False
         try:
             self.behaviour.restore(snapshot)
         except CorruptState as error:
             self._break(error)
-            return
-        self.phase = READY
-        self._step()
+            return False
+        except Exception as error:  # noqa: BLE001 - a value that nobody foresaw must not leave this actor
+            self._break(CorruptState(f"the stored state cannot be read: {error!r}"))
+            return False
+        return True
 
     def _break(self, error: PerdureError) -> None:
         """INVARIANT: a value that cannot be read hurts this actor only, and says so to whoever asks."""
@@ -188,23 +220,25 @@ class Activation:
         else:
             assert isinstance(turn, Coroutine)
             self.phase = TURN
+            self._work = turn
             self.host.clock.spawn(self._run(turn))
 
     async def _run(self, work: Coroutine[Any, Any, Turn | None]) -> None:
         try:
             turn = await work
         except Exception as error:  # noqa: BLE001 - as in _step
-            if self.phase is TURN:
+            if self.phase is TURN and self._work is work:
                 self._failed(error)
             return
-        if self.phase is not TURN:
+        if self.phase is not TURN or self._work is not work:
             for message in turn.messages if turn else ():
                 message.answer(Moved())
             return
         self.phase = READY
         if turn is not None:
             self._commit(turn)
-        elif self.mailbox:
+        elif self.mailbox or self._woken:
+            self._woken = False
             self.wake()
 
     def _failed(self, error: Exception) -> None:
@@ -213,7 +247,12 @@ class Activation:
         log.error("turn.failed", extra=fields(actor=self.actor), exc_info=error)
         self.failures += 1
         self.phase = LOADING
-        self._refuse_all(error if isinstance(error, PerdureError) else PerdureError(f"internal error: {error!r}"))
+        known = error if isinstance(error, PerdureError) else PerdureError(f"internal error: {error!r}")
+        # What recognises its duplicates is sent again: nothing that somebody owes an answer for is lost by our fault.
+        again = Unavailable(known.message)
+        waiting, self.mailbox = self.mailbox, deque()
+        for message in waiting:
+            message.answer(again if message.repeatable else known)
         delay = min(RETRY_FIRST * 2**self.failures, RETRY_LAST)
         self.host.clock.call_later(delay, self._reload)
 
@@ -235,8 +274,9 @@ class Activation:
         turn = self._turn
         assert turn is not None
         self._turn = None
+        checkpoint, self._checkpoint = self._checkpoint, None
         if type(result) is Committed:
-            self._durable(turn)
+            self._durable(turn, checkpoint)
         elif self.phase is GONE:
             for message in turn.messages:
                 message.answer(Moved())
@@ -247,24 +287,24 @@ class Activation:
         elif isinstance(result, Fenced):
             self._again(turn)
             self.host.fenced(self.actor.type, self.partition, self.fence, result.stored)
+        elif isinstance(result, Rejected) and checkpoint is not None:
+            self.phase = TURN
+            _resume(checkpoint, StoreError(result.reason))
         elif isinstance(result, Rejected):
             log.error("commit.rejected", extra=fields(actor=self.actor, reason=result.reason))
             self._again(turn)
             self.phase = LOADING
-            self.host.clock.spawn(self._load_rejected(turn, result.reason))
+            self.host.clock.spawn(
+                self._load(lambda snapshot: self._loaded_rejected(snapshot, turn, result.reason))
+            )
 
-    async def _load_rejected(self, turn: Turn, reason: str) -> None:
-        snapshot = await self.host.store.load(self.actor)
-        if self.phase is not LOADING:
-            return
-        self.version = snapshot.version if snapshot else None
-        self.recover = snapshot.recover if snapshot else False
-        self.behaviour.restore(snapshot)
-        self.phase = READY
-        self.behaviour.rejected(turn, reason)
-        self.wake()
+    def _loaded_rejected(self, snapshot: Snapshot | None, turn: Turn, reason: str) -> None:
+        if self.phase is LOADING and self._restored(snapshot):
+            self.phase = READY
+            self.behaviour.rejected(turn, reason)
+            self.wake()
 
-    def _durable(self, turn: Turn) -> None:
+    def _durable(self, turn: Turn, checkpoint: asyncio.Future[None] | None) -> None:
         commit = turn.commit
         removed = commit.reset and not commit.put
         self.version = None if removed else commit.version
@@ -275,11 +315,13 @@ class Activation:
             for answer, value in turn.answers:
                 answer(value)
             return
-        self.phase = READY
+        self.phase = READY if checkpoint is None else TURN
         self.failures = 0
         if commit.reminders or commit.delete_reminders or commit.clear_reminders or removed:
             self.host.reminders.committed(commit)
         self._finish(turn)
+        if checkpoint is not None:
+            _resume(checkpoint)
 
     def _finish(self, turn: Turn) -> None:
         self.behaviour.committed(turn)
@@ -287,7 +329,8 @@ class Activation:
             effect(*arguments)
         for answer, value in turn.answers:
             answer(value)
-        if self.mailbox and self.phase is READY:
+        if (self.mailbox or self._woken) and self.phase is READY:
+            self._woken = False
             self.wake()
 
     # --- messages that were not handled --------------------------------------------------------------------------
@@ -299,3 +342,12 @@ class Activation:
         waiting, self.mailbox = self.mailbox, deque()
         for message in waiting:
             message.answer(reason)
+
+
+def _resume(checkpoint: asyncio.Future[None], error: StoreError | None = None) -> None:
+    if checkpoint.done():
+        return  # the turn was cancelled
+    if error is None:
+        checkpoint.set_result(None)
+    else:
+        checkpoint.set_exception(error)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.activation import Activation
 from perdure.actors.messages import Identity, Message
 from perdure.actors.turn import Turn
-from perdure.errors import CorruptState, InstanceNotFound, InvalidState, Moved, NotRegistered, StoreError
+from perdure.errors import (
+    CorruptState,
+    InstanceNotFound,
+    InvalidState,
+    Moved,
+    NotRegistered,
+    PerdureError,
+    StoreError,
+    Unavailable,
+)
 from perdure.logs import fields
 from perdure.statestore.contract import Snapshot
 from perdure.workflow import controls, stall
@@ -18,7 +27,7 @@ from perdure.workflow.executor import Run
 from perdure.workflow.instance import Instance, UnreadableHistory, describe
 from perdure.workflow.rebuild import rebuild
 from perdure.workflow.recovery import DEATH_LIMIT, SURVIVED
-from perdure.workflow.requests import ActivityDone, ActivityRequest, Purge, Wait
+from perdure.workflow.requests import ActivityDone, ActivityRequest, Purge, Raise, Start, Wait
 from perdure.workflow.stall import Stalled
 from perdure.workflow.state import RuntimeStatus
 from perdure.workflow.work import CONTROL, Work
@@ -34,6 +43,13 @@ RECEIVE_AFTER = 0.02
 OUTBOX_DELETE = 1.0
 #: What does not wait behind messages for the workflow code.
 OVERTAKING = (*CONTROL, Purge)
+#: What can be received before the whole history is known.
+UNMATCHED = (Start, Raise, Wait)
+
+
+def left_behind(number: int) -> int:
+    """Under which key of `task_deaths` an activity in the outbox is counted: its task id may be in use again."""
+    return -1 - number
 
 
 class WorkflowBehaviour:
@@ -47,13 +63,16 @@ class WorkflowBehaviour:
         "_rebuilding",
         "_receive_timer",
         "_sending",
+        "_stall_turn",
         "_stalled",
+        "_stalling",
         "_ticket",
         "acked",
         "activation",
         "engine",
         "instance",
         "run",
+        "survived",
         "waiters",
     )
 
@@ -69,6 +88,11 @@ class WorkflowBehaviour:
         self.waiters: list[Message] = []
         #: A stall that is to be committed.
         self._stalled: Stalled | None = None
+        #: The turn that commits a stall, and which.
+        self._stall_turn: Turn | None = None
+        self._stalling: Stalled | None = None
+        #: What was dispatched again after a crash has not done harm: the deaths are to be taken back.
+        self.survived = False
         #: The code is not tried before the instance is resumed or loaded elsewhere.
         self._blocked = False
         self._rebuilding = False
@@ -92,6 +116,8 @@ class WorkflowBehaviour:
         self.close_run()
         self._rebuilding = False
         self.acked.clear()
+        if self._stall_turn is not None:
+            self._stalled, self._stall_turn = self._stalling, None
         try:
             self.instance = Instance.read(self.activation.actor, snapshot)
         except UnreadableHistory as error:
@@ -100,6 +126,8 @@ class WorkflowBehaviour:
             self.instance.scanned = self.instance.meta.history
             self._stalled = Stalled(stall.UNREADABLE, error.message)
         self._dispatched = False
+        if self.instance is not None and self.instance.meta.stall == stall.CRASHED:
+            self._blocked = True
 
     def step(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         instance = self.instance
@@ -107,19 +135,21 @@ class WorkflowBehaviour:
         if instance is not None and not (instance.finished or instance.purged):
             return self._step_active(instance)
         if instance is not None and not self._dispatched:
-            self._dispatched = True
-            self._redispatch()
+            proof = self._dispatch_again(instance)
+            if proof is not None:
+                return proof
         if mailbox:
             purge = next((m for m in mailbox if type(m.body) is Purge), None)
             if purge is not None:
                 mailbox.remove(purge)
                 return self._purge(purge)
             return self._turn(taking=True)
-        if self.acked:
+        if self.acked or self.survived:
             return self._turn(taking=False)
         return None
 
     def committed(self, turn: Turn) -> None:
+        self._stall_turn = None
         if self.waiters:
             self._tell_waiters()
         if self.engine.replay_check.wants(self, turn):
@@ -127,9 +157,12 @@ class WorkflowBehaviour:
 
     def rejected(self, turn: Turn, reason: str) -> None:
         instance = self.instance
-        if instance is not None and not instance.finished and instance.meta.stall != stall.REJECTED:
+        # `restore` has just made of a stall that did not pass one that is to be committed again.
+        again, self._stalling = self._stalling, None
+        if instance is not None and not instance.finished and again is None:
             self._stalled = Stalled(stall.REJECTED, reason)
             return
+        self._stalled = None
         # Not even the stall could be stored: these messages are the ones that cannot be.
         for message in turn.messages:
             if message in self.activation.mailbox:
@@ -142,9 +175,14 @@ class WorkflowBehaviour:
         instance = self.instance
         if instance is None:
             return True
-        if instance.outbox or not self._admitted:
+        if instance.outbox or self.survived:
             return False
-        return not instance.meta.task_deaths
+        if instance.finished or instance.purged:
+            return True
+        if self._blocked and instance.meta.stall not in (stall.CRASHED, stall.UNREADABLE):
+            # Read again, its code would be tried again.
+            return False
+        return self._admitted and not instance.meta.task_deaths
 
     def close(self) -> None:
         self.close_run()
@@ -161,6 +199,8 @@ class WorkflowBehaviour:
         self.instance = instance
         self._blocked = False
         self._dispatched = True
+        if self._stalled is not None and self._stalled.kind == stall.UNREADABLE:
+            self._stalled = None
 
     def close_run(self) -> None:
         run, self.run = self.run, None
@@ -170,7 +210,9 @@ class WorkflowBehaviour:
     def may_run(self) -> bool:
         """Whether arrivals can go to the code in this turn."""
         instance = self.instance
-        if instance is None or self._blocked or self._rebuilding:
+        if instance is None or self._blocked or self._rebuilding or self._stalled is not None:
+            return False
+        if not self._code_proven:
             return False
         if instance.meta.status == RuntimeStatus.SUSPENDED:
             return False
@@ -194,13 +236,11 @@ class WorkflowBehaviour:
     # --- an active instance ------------------------------------------------------------------------------------------
 
     def _step_active(self, instance: Instance) -> Turn | Coroutine[Any, Any, Turn | None] | None:
-        if self._stalled is not None:
+        if self._stalled is not None and instance.complete:
             return self._stall(instance)
         mailbox = self.activation.mailbox
-        if not self._admitted:
-            self._ask_gate(instance)
-        if self._admitted and not self._dispatched and instance.complete:
-            proof = self._prove(instance)
+        if not self._dispatched and instance.complete:
+            proof = self._dispatch_again(instance)
             if proof is not None:
                 return proof
         controls = bool(mailbox) and any(isinstance(m.body, OVERTAKING) for m in mailbox)
@@ -219,7 +259,7 @@ class WorkflowBehaviour:
 
     def _wants_code(self, instance: Instance) -> bool:
         """Whether there is something that the code could be given."""
-        if self._blocked or instance.meta.status == RuntimeStatus.SUSPENDED:
+        if self._blocked or self._stalled is not None or instance.meta.status == RuntimeStatus.SUSPENDED:
             return False
         return bool(self.activation.mailbox or instance.inbox)
 
@@ -237,6 +277,11 @@ class WorkflowBehaviour:
         mailbox = self.activation.mailbox
         messages = list(mailbox)
         mailbox.clear()
+        return self._work(messages, taking=taking)
+
+    def _work(self, messages: list[Message], *, taking: bool) -> Turn | None:
+        """A turn that consumes these messages, which are no longer in the mailbox."""
+        mailbox = self.activation.mailbox
         turn = self.activation.begin(messages)
         try:
             return Work(self, turn, taking=taking).do()
@@ -264,19 +309,25 @@ class WorkflowBehaviour:
         rest = [m for m in mailbox if not isinstance(m.body, CONTROL)]
         mailbox.clear()
         mailbox.extend(rest)
-        turn = self.activation.begin(controls)
-        return Work(self, turn, taking=False).do()
+        return self._work(controls, taking=False)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def _receive_old(self) -> Turn | None:
         """The code cannot be run yet. No caller waits for it longer than `RECEIVE_AFTER`."""
         mailbox = self.activation.mailbox
-        if not mailbox:
+        instance = self.instance
+        whole = instance is None or instance.complete
+        # What matches by the history waits until that has been read: it would be taken for a duplicate.
+        messages = list(mailbox) if whole else [m for m in mailbox if isinstance(m.body, UNMATCHED)]
+        if not messages:
             return None
-        waited = self.engine.clock.monotonic() - mailbox[0].arrived
+        waited = self.engine.clock.monotonic() - messages[0].arrived
         if waited >= RECEIVE_AFTER:
-            return self._turn(taking=False)
+            rest = [] if whole else [m for m in mailbox if not isinstance(m.body, UNMATCHED)]
+            mailbox.clear()
+            mailbox.extend(rest)
+            return self._work(messages, taking=False)
         if not self._receive_timer:
             self._receive_timer = True
             self.engine.clock.call_later(RECEIVE_AFTER - waited, self._receive_due)
@@ -299,9 +350,13 @@ class WorkflowBehaviour:
             "instance.stalled",
             extra=fields(instance=self.activation.actor.id, kind=stalled.kind, reason=stalled.reason),
         )
-        messages = list(self.activation.mailbox)
-        self.activation.mailbox.clear()
+        mailbox = self.activation.mailbox
+        messages = [m for m in mailbox if type(m.body) is not Purge]
+        purges = [m for m in mailbox if type(m.body) is Purge]
+        mailbox.clear()
+        mailbox.extend(purges)
         turn = self.activation.begin(messages)
+        self._stall_turn, self._stalling = turn, stalled
         work = Work(self, turn, taking=False)
         if not same:
             meta.status, meta.reason, meta.stall = RuntimeStatus.STALLED, stalled.reason, stalled.kind
@@ -328,7 +383,7 @@ class WorkflowBehaviour:
             return
         self._ticket = 0
         meta = instance.meta
-        deaths = max([meta.deaths, *meta.task_deaths.values()])
+        deaths = max([meta.deaths, *meta.task_deaths.values()], default=0)
         self.engine.gate.enter(deaths, self._let_in)
 
     def _let_in(self, ticket: int) -> None:
@@ -336,12 +391,33 @@ class WorkflowBehaviour:
         self._admitted = True
         self.activation.wake()
 
+    def _dispatch_again(self, instance: Instance) -> Turn | None:
+        """What is owed goes out, in a crashed partition when the gate lets it."""
+        if not self._admitted:
+            self._ask_gate(instance)
+        return self._prove(instance) if self._admitted else None
+
     def _prove(self, instance: Instance) -> Turn | None:
-        """Dispatches what is owed. After a crash each activity first commits one death more."""
+        """Dispatches what is owed. After a crash each activity first commits one death more, unless it has been
+        dispatched by this process already."""
         self._dispatched = True
         meta = instance.meta
-        tasks = [task for task in instance.open.values() if type(task) is TaskScheduled]
-        if not self.engine.host.crashed(self.activation.actor, self.activation.partition) or not tasks:
+        if not self.engine.host.crashed(self.activation.actor, self.activation.partition):
+            self._redispatch()
+            return None
+        actor, out = self.activation.actor, self.engine.dispatcher.out
+        tasks = [
+            task
+            for task in instance.open.values()
+            if type(task) is TaskScheduled and not out(actor, meta.execution_id, task.id)
+        ]
+        left = [
+            (number, entry.body)
+            for number, entry in instance.outbox.items()
+            if isinstance(entry.body, ActivityRequest)
+            and not out(actor, entry.body.execution_id, entry.body.task_id)
+        ]
+        if not tasks and not left:
             self._redispatch()
             return None
         for task in tasks:
@@ -349,6 +425,17 @@ class WorkflowBehaviour:
             if deaths >= DEATH_LIMIT:
                 self._fail_crashed(task, deaths)
             meta.task_deaths[task.id] = deaths + 1
+        for number, request in left:
+            deaths = meta.task_deaths.get(left_behind(number), 0)
+            if deaths >= DEATH_LIMIT:
+                log.error(
+                    "activity.crashed",
+                    extra=fields(
+                        instance=actor.id, activity=request.name, task=request.task_id, deaths=deaths
+                    ),
+                )
+                self.acked.add(number)
+            meta.task_deaths[left_behind(number)] = deaths + 1
         turn = self.activation.begin([])
         turn.effects.append((self._redispatch, ()))
         self.engine.clock.call_later(SURVIVED, self._survived, instance)
@@ -368,10 +455,9 @@ class WorkflowBehaviour:
 
     def _survived(self, instance: Instance) -> None:
         """What has run this long did not kill the process by being started."""
-        if self.instance is instance and instance.meta.task_deaths and not instance.finished:
+        if self.instance is instance and instance.meta.task_deaths:
             instance.meta.task_deaths = {}
-            if self.activation.mailbox or self.run is not None:
-                return  # the next turn stores it
+            self.survived = True
             self.activation.wake()
 
     def _prove_code(self, instance: Instance) -> Turn | None:
@@ -436,6 +522,8 @@ class WorkflowBehaviour:
         instance = self.instance
         if instance is None or number not in instance.outbox:
             return
+        if isinstance(answer, Unavailable):
+            return  # the node stops: the next owner sends it
         if isinstance(answer, Exception):
             entry = instance.outbox[number]
             log.info(
@@ -447,6 +535,11 @@ class WorkflowBehaviour:
         self.acked.add(number)
         self.send_outbox()
 
+    def outbox_done(self, number: int) -> None:
+        """An activity in the outbox has run: the turn under way deletes its key."""
+        self._sending.pop(number, None)
+        self.acked.add(number)
+
     # --- replay ------------------------------------------------------------------------------------------------------
 
     def _rebuild(self, instance: Instance) -> None:
@@ -456,7 +549,7 @@ class WorkflowBehaviour:
     async def _rebuild_run(self, instance: Instance) -> None:
         wanted = self._wants_code(instance)
         try:
-            run = await rebuild(self.engine, instance, code=wanted, alive=lambda: self.instance is instance)
+            run = await self._rebuilt_run(instance, wanted)
         except NotRegistered as error:
             self._rebuilt(instance, None, Stalled(stall.UNREGISTERED, error.message))
         except CorruptState as error:
@@ -468,6 +561,22 @@ class WorkflowBehaviour:
             self._rebuilt(instance, None, Stalled(stall.INTERNAL, repr(error)))
         else:
             self._rebuilt(instance, run, None)
+
+    async def _rebuilt_run(self, instance: Instance, wanted: bool) -> Run | None:
+        """`rebuild`, however long the store takes to answer."""
+        attempt = 0
+        while True:
+            try:
+                return await rebuild(
+                    self.engine, instance, code=wanted, alive=lambda: self.instance is instance
+                )
+            except StoreError as error:
+                attempt += 1
+                if attempt == 1:
+                    log.warning("rebuild.waits", extra=fields(instance=instance.actor.id, reason=error))
+                await self.engine.clock.sleep(min(0.05 * 2 ** min(attempt, 8), 5.0))
+            if self.instance is not instance:
+                return None
 
     def _rebuilt(self, instance: Instance, run: Run | None, stalled: Stalled | None) -> None:
         if self.instance is not instance:
@@ -482,7 +591,7 @@ class WorkflowBehaviour:
                 run.close()
         else:
             self.run = run
-            self._stalled = stalled
+            self._stalled = stalled or self._stalled
         self.activation.wake()
 
     # --- the rest ----------------------------------------------------------------------------------------------------
@@ -501,10 +610,16 @@ class WorkflowBehaviour:
             )
             return None
         children: list[ChildScheduled] = []
-        if body.recursive:
-            async for _, event in self.engine.history(self.activation.actor):
-                if isinstance(event, ChildScheduled):
-                    children.append(event)
+        try:
+            if body.recursive:
+                async for _, event in self.engine.history(self.activation.actor):
+                    if isinstance(event, ChildScheduled):
+                        children.append(event)
+        except PerdureError as error:
+            # Whoever forces it away does so although its children cannot be read.
+            if not (body.force and isinstance(error, CorruptState)):
+                message.answer(error)
+                return None
         turn = self.activation.begin([message])
         controls.purge(Work(self, turn, taking=False), message, children)
         return turn
