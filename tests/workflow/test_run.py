@@ -526,8 +526,10 @@ def test_an_interrupt_while_leaving_the_code_leaves_the_nodes_loop(
 
         set_loop = module._set_loop
         monkeypatch.setattr(module, "_set_loop", restore)
+        run = new_run(app, started("one"))
         with pytest.raises(LoopBlocked):
-            Driver(app, "one")
+            run.apply(started("one"))
+        run.close()
         return asyncio.get_running_loop() is loop
 
     assert asyncio.run(main())
