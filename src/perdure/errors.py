@@ -144,6 +144,17 @@ class CorruptState(PerdureError):
 # --- the author's of workflow, activity or actor code ----------------------------------------------------------------
 
 
+class ActorMethodFailed(PerdureError):
+    """An actor's method raised; nothing that it changed was stored, and it is not tried again.
+
+    `error_type` and `error_message` are the original's class name and text, where they are known.
+    """
+
+    code = "ERR_ACTOR_METHOD_FAILED"
+    error_type: str = ""
+    error_message: str = ""
+
+
 class LoopBlocked(BaseException):
     """This code held the event loop too long; everything else in the process stood still.
 
