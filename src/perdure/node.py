@@ -16,7 +16,7 @@ from perdure.logs import fields
 from perdure.placement.embedded import EmbeddedPlacement
 from perdure.runtime import Runtime, RuntimeOptions, member
 from perdure.sidecar.server import HttpServer
-from perdure.statestore.contract import ActorId, Page, Reminder, StateStore
+from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
 from perdure.statestore.urls import open_store
 from perdure.watchdog import Watchdog
 from perdure.workflow.client import WorkflowClient
@@ -101,6 +101,7 @@ class Node:
         if self.options.blocked_after:
             self._watchdog = Watchdog(
                 self._user_codes(),
+                waits=[type(self.store).commit_now.__code__] if isinstance(self.store, QuickStore) else (),
                 blocked_after=self.options.blocked_after,
                 may_exit=self.options.exit_when_stuck,
             )
@@ -212,4 +213,3 @@ class NodeActors:
 
     async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
         return await self._node.store.reminders(actor)
-

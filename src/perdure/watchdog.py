@@ -30,17 +30,20 @@ STUCK_STATUS = 70
 
 class Watchdog:
     """`start` on the loop that is to be watched. `codes`: the code objects of the user's functions; the exception is
-    raised only while one of them is on the loop's stack, so that it never hits the runtime's own code."""
+    raised only while one of them is on the loop's stack, so that it never hits the runtime's own code. `waits`: code
+    of the runtime that may wait for a disk; ending the process for that would help nobody."""
 
     def __init__(
         self,
         codes: Collection[CodeType],
         *,
+        waits: Collection[CodeType] = (),
         blocked_after: float = BLOCKED_AFTER,
         stuck_after: float = STUCK_AFTER,
         may_exit: bool = False,
     ) -> None:
         self._codes = frozenset(codes)
+        self._waits = frozenset(waits)
         self._blocked_after = blocked_after
         self._stuck_after = stuck_after
         self._may_exit = may_exit
@@ -77,7 +80,7 @@ class Watchdog:
             if silent < self._blocked_after:
                 interrupted = 0.0
                 continue
-            if self._debugged():
+            if self._excused():
                 continue
             if interrupted != last:
                 # Once per blockage: code that catches it gets no second one, but the process's end.
@@ -89,11 +92,11 @@ class Watchdog:
     def _frame(self) -> FrameType | None:
         return sys._current_frames().get(self._loop_thread)
 
-    def _debugged(self) -> bool:
-        """Somebody sits in a debugger: time does not count."""
+    def _excused(self) -> bool:
+        """Somebody sits in a debugger, or the disk is slow: that time does not count."""
         frame = self._frame()
         while frame is not None:
-            if frame.f_globals.get("__name__") in ("pdb", "bdb", "pydevd"):
+            if frame.f_code in self._waits or frame.f_globals.get("__name__") in ("pdb", "bdb", "pydevd"):
                 return True
             frame = frame.f_back
         return False
