@@ -179,17 +179,17 @@ class Timer:
 class TimerCall(Task[None]):
     """What `create_timer` gives."""
 
-    __slots__ = ("_timer",)
+    __slots__ = ("id",)
 
     def __init__(self, run: InProcessRun, fire_at: int) -> None:
         super().__init__(run)
-        self._timer = Timer(run, fire_at, "timer", self)
+        self.id = Timer(run, fire_at, "timer", self).id
 
     def due(self) -> None:
         self._settle(None)
 
     def _describe(self) -> str:
-        return f"timer (task {self._timer.id})"
+        return f"timer (task {self.id})"
 
 
 class EventWait(Task[T]):
@@ -210,6 +210,7 @@ class EventWait(Task[T]):
     def receive(self, data: Payload) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         try:
             value = self._decode(data)
         except InvalidInput as error:
@@ -219,6 +220,7 @@ class EventWait(Task[T]):
 
     def due(self) -> None:
         """The time limit has come: this wait takes no event any more."""
+        self._timer = None
         self._run.forget_wait(self)
         self._settle(None, EventTimeout(f"event {self.name!r} did not come within the time limit"))
 

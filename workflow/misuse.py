@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import os
 import sys
+import weakref
 from collections.abc import Iterable
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class WorkflowLoop:
     __slots__ = ("run",)
 
     def __init__(self, run: InProcessRun) -> None:
-        self.run = run
+        #: Weak, so that a run that has ended is freed at once and not by the garbage collector.
+        self.run = weakref.ref(run)
 
     def create_task(self, coroutine: Any, **_: Any) -> Any:
         _close_unstarted((coroutine,))

@@ -128,6 +128,8 @@ class InProcessRun:
         if not self.closed:
             self.closed = True
             self._close_branches()
+            for table in (self.calls, self.children, self.timers, self._waits):
+                table.clear()
 
     # --- arrivals ---------------------------------------------------------------------------------------------------
 

@@ -209,11 +209,12 @@ def when_any(items: Iterable[Item[T]]) -> Task[Task[T]]:
 
 def _current_run(what: str) -> InProcessRun:
     loop: Any = events._get_running_loop()
-    if not isinstance(loop, WorkflowLoop):
+    run = loop.run() if isinstance(loop, WorkflowLoop) else None
+    if run is None:
         raise WorkflowMisuse(
             f"{what} can be used only in workflow code; elsewhere use asyncio.gather or asyncio.wait"
         )
-    return loop.run
+    return run
 
 
 def _tasks(run: InProcessRun, items: Iterable[Item[T]], what: str) -> list[Task[T]]:

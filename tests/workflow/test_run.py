@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import sys
+import weakref
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -533,3 +535,30 @@ def test_an_interrupt_while_leaving_the_code_leaves_the_nodes_loop(
         return asyncio.get_running_loop() is loop
 
     assert asyncio.run(main())
+
+
+def test_a_run_that_has_ended_is_freed_without_the_garbage_collector(app: Registry) -> None:
+    """With thousands of instances a second, cycles would cost more than the instances."""
+
+    @app.workflow
+    async def fan(ctx: WorkflowContext) -> list[Any]:
+        ctx.logger.info("begun")
+        limit = timedelta(seconds=5)
+        await ctx.create_timer(limit)
+        event = ctx.wait_for_external_event("b", timeout=limit)
+        return await when_all([ctx.call_activity("a"), event])
+
+    driver = Driver(app, "fan")
+    driver.fire(0)
+    driver.complete(2)
+    driver.event("b", 1)
+    assert driver.result == [None, 1]
+    seen = weakref.ref(driver.run)
+    gc.collect()
+    gc.disable()
+    try:
+        driver.run.close()
+        del driver
+        assert seen() is None
+    finally:
+        gc.enable()
