@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
+from perdure.actors.proxy import bind
 from perdure.errors import LoopBlocked, NotRegistered, Unavailable
 from perdure.logs import fields
 from perdure.payload import Payload
@@ -93,6 +94,7 @@ class ActivityHost:
         task.add_done_callback(self._tasks.discard)
 
     async def _run_async(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
+        bind(self._engine.caller)
         context = ActivityContext(self._engine.app_id, request)
         try:
             if definition.takes_input:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from perdure.actors.activation import Activation
+from perdure.actors.calls import Caller
 from perdure.actors.host import ActorHost
 from perdure.actors.messages import Answer, Message
 from perdure.actors.router import Locator as ActorLocator
@@ -56,6 +57,7 @@ class WorkflowEngine:
         host: ActorHost,
         router: Router,
         locator: Locator,
+        caller: Caller | None = None,
         replay_check: str = "sampled",
         idle_timeout: float = 60.0,
     ) -> None:
@@ -68,6 +70,8 @@ class WorkflowEngine:
         self.host = host
         self.router = router
         self.locator = locator
+        #: What `ActorProxy.create` calls through in activities.
+        self.caller = caller
         self.idle_timeout = idle_timeout
         self.name = workflow_type(namespace, app_id)
         self.gate = RecoveryGate(clock)

@@ -14,6 +14,8 @@ Layers, lowest first; imports go downwards only, and import-linter keeps it so:
 docs/architecture.md follows a request through all of them.
 """
 
+from perdure.actors.actor import Actor
+from perdure.actors.proxy import ActorProxy
 from perdure.app import App
 from perdure.errors import PerdureError
 from perdure.node import Node
@@ -26,6 +28,8 @@ from perdure.workflow.tasks import TaskFailedError, when_all, when_any
 
 __all__ = [
     "ActivityContext",
+    "Actor",
+    "ActorProxy",
     "App",
     "Node",
     "PerdureError",

@@ -8,17 +8,21 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from perdure import logs
+from perdure.actors.actor import Actor
+from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.errors import ConfigurationError
 from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
-from perdure.runtime import RuntimeOptions
+from perdure.runtime import ActorSpec, RuntimeOptions
 from perdure.statestore.contract import StateStore
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import MODES
 
-F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type[Actor])
+
+_NOBODY: Any = None
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 
@@ -46,13 +50,45 @@ class App:
                     "beginning and ending with a letter or digit"
                 )
         if replay_check not in MODES:
-            raise ConfigurationError(f"replay_check is {replay_check!r}; it must be one of: {', '.join(MODES)}")
+            raise ConfigurationError(
+                f"replay_check is {replay_check!r}; it must be one of: {', '.join(MODES)}"
+            )
         self.app_id = app_id
         self.namespace = namespace
         self.replay_check = replay_check
         self.registry = Registry()
         self.workflow = self.registry.workflow
         self.activity = self.registry.activity
+        self._actors: dict[str, ActorSpec] = {}
+
+    @overload
+    def actor(self, cls: C) -> C: ...
+    @overload
+    def actor(
+        self, cls: None = None, *, name: str | None = None, idle_timeout: float = IDLE_TIMEOUT
+    ) -> Callable[[C], C]: ...
+    def actor(
+        self, cls: C | None = None, *, name: str | None = None, idle_timeout: float = IDLE_TIMEOUT
+    ) -> C | Callable[[C], C]:
+        """Registers a class derived from `Actor`, as a decorator: `@app.actor` or `@app.actor(name=…)`.
+
+        `idle_timeout`: seconds without a call after which an actor leaves memory; its state stays in the store.
+        """
+
+        def register(actor: C) -> C:
+            spec = ActorSpec(actor, name, idle_timeout)
+            # Made once here, so that what is wrong with the class is said where it is registered.
+            kind = UserActorType(actor, _NOBODY, name=name, idle_timeout=idle_timeout).name
+            known = self._actors.get(kind)
+            if known is not None:
+                raise ConfigurationError(
+                    f"two classes have the actor type {kind!r}: {known.cls.__qualname__} and "
+                    f"{actor.__qualname__}. Give one of them another name with name="
+                )
+            self._actors[kind] = spec
+            return actor
+
+        return register if cls is None else register(cls)
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -89,7 +125,13 @@ class App:
 
     def node(self, options: NodeOptions) -> Node:
         """A node that is not started: for whoever wants to start and stop it by hand."""
-        return Node(app_id=self.app_id, namespace=self.namespace, registry=self.registry, options=options)
+        return Node(
+            app_id=self.app_id,
+            namespace=self.namespace,
+            registry=self.registry,
+            actors=tuple(self._actors.values()),
+            options=options,
+        )
 
     def run(
         self,
@@ -161,5 +203,3 @@ def tune() -> None:
     gc.set_threshold(100_000, 20, 50)
     # The store's thread gets the interpreter back sooner after each write.
     sys.setswitchinterval(0.001)
-
-

@@ -6,15 +6,20 @@ import inspect
 import logging
 from collections.abc import Collection, Sequence
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from perdure.actors.actor import Actor, actor_type
+from perdure.actors.calls import CALL_TIMEOUT
+from perdure.actors.ids import is_reserved
+from perdure.actors.proxy import ActorProxy, bind
 from perdure.clock import LoopClock
-from perdure.errors import PerdureError, StoreError
+from perdure.errors import NotRegistered, StoreError
 from perdure.logs import fields
+from perdure.payload import Payload
 from perdure.placement.embedded import EmbeddedPlacement
-from perdure.runtime import Runtime, RuntimeOptions, member
+from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.sidecar.server import HttpServer
 from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
 from perdure.statestore.urls import open_store
@@ -23,6 +28,8 @@ from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
 
 log = logging.getLogger("perdure.node")
+
+A = TypeVar("A", bound=Actor)
 
 #: Where state is kept when nothing else is said.
 DEFAULT_STORE = "sqlite:///perdure.db"
@@ -52,10 +59,19 @@ class Node:
     `client` starts and steers workflows of the app; `url` is where HTTP is served.
     """
 
-    def __init__(self, *, app_id: str, namespace: str, registry: Registry, options: NodeOptions) -> None:
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        namespace: str,
+        registry: Registry,
+        actors: Sequence[ActorSpec],
+        options: NodeOptions,
+    ) -> None:
         self.app_id = app_id
         self.namespace = namespace
         self.registry = registry
+        self.actor_specs = actors
         self.options = options
         self.node_id = ""
         self.store: StateStore
@@ -83,7 +99,13 @@ class Node:
         clock = LoopClock()
         settings = await self.store.settings()
         self.node_id = clock.token(8).hex()
-        me = member(app_id=self.app_id, namespace=self.namespace, node=self.node_id, registry=self.registry)
+        me = member(
+            app_id=self.app_id,
+            namespace=self.namespace,
+            node=self.node_id,
+            registry=self.registry,
+            actor_types=tuple(spec.name or actor_type(spec.cls) for spec in self.actor_specs),
+        )
         self._placement = await EmbeddedPlacement.start(
             self.store.lease("placement"), me, clock, settings.partitions
         )
@@ -91,12 +113,14 @@ class Node:
             app_id=self.app_id,
             namespace=self.namespace,
             registry=self.registry,
+            actors=self.actor_specs,
             store=self.store,
             partitions=settings.partitions,
             clock=clock,
             placement=self._placement.client,
             options=self.options.runtime,
         )
+        bind(self)
         await self.runtime.start()
         if self.options.blocked_after:
             self._watchdog = Watchdog(
@@ -139,6 +163,9 @@ class Node:
     def _user_codes(self) -> Collection[CodeType]:
         functions: list[Any] = [d.fn for d in self.registry.workflows.values()]
         functions += [d.fn for d in self.registry.activities.values() if d.is_async]
+        functions += [
+            fn for spec in self.actor_specs for _, fn in inspect.getmembers(spec.cls, inspect.isfunction)
+        ]
         return [inspect.unwrap(fn).__code__ for fn in functions if hasattr(inspect.unwrap(fn), "__code__")]
 
     # --- what users have ---------------------------------------------------------------------------------------------
@@ -151,6 +178,27 @@ class Node:
     def url(self) -> str | None:
         """Where HTTP is served; None without HTTP."""
         return self._server.url if self._server is not None else None
+
+    def actor(self, cls: type[A], actor_id: str) -> A:
+        """A typed proxy of the actor with this id: `await node.actor(Counter, "42").increment(1)`."""
+        return ActorProxy.of(self, cls, actor_id)
+
+    async def call_actor(
+        self,
+        actor: ActorId,
+        method: str,
+        payload: Payload,
+        *,
+        timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - part of the proxies' public signature
+    ) -> Payload:
+        """Calls a user actor: JSON in, JSON out. `NotRegistered` for an unknown type, and see
+        `perdure.actors.calls.call`."""
+        if is_reserved(actor.type) or actor.type not in self.runtime.host.types:
+            known = (
+                ", ".join(sorted(name for name in self.runtime.host.types if not is_reserved(name))) or "none"
+            )
+            raise NotRegistered(f"no actor type {actor.type!r} is registered; registered are: {known}")
+        return await self.runtime.caller.call_actor(actor, method, payload, timeout=timeout)
 
     # --- Facade ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +252,7 @@ class NodeActors:
         self._node = node
 
     async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
-        raise PerdureError("no actor types")
+        return await self._node.call_actor(ActorId(actor_type, actor_id), method, payload)
 
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import msgspec
 
+from perdure.actors.actor import Actor
+from perdure.actors.calls import RouterCaller
 from perdure.actors.host import ActorHost
 from perdure.actors.ownership import Ownership
 from perdure.actors.router import Peers, Router
+from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.clock import Clock
 from perdure.placement.client import PlacementClient
 from perdure.placement.member import Member
@@ -17,6 +23,16 @@ from perdure.workflow.engine import WorkflowEngine, workflow_type
 from perdure.workflow.locator import TableLocator
 from perdure.workflow.registry import Registry
 from perdure.workflow.run import InProcessExecutor
+
+
+class ActorSpec(NamedTuple):
+    """One actor class of an app."""
+
+    cls: type[Actor]
+    #: None: the class's name.
+    name: str | None = None
+    #: Seconds without a message after which an actor leaves memory.
+    idle_timeout: float = IDLE_TIMEOUT
 
 
 class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +57,7 @@ class Runtime:
         app_id: str,
         namespace: str,
         registry: Registry,
+        actors: Sequence[ActorSpec] = (),
         store: StateStore,
         partitions: int,
         clock: Clock,
@@ -62,9 +79,13 @@ class Runtime:
             max_active=options.max_active,
         )
         locator = TableLocator(placement, namespace)
-        self.router = Router(
-            node=placement.node, clock=clock, host=self.host, locator=locator, peers=peers
-        )
+        self.router = Router(node=placement.node, clock=clock, host=self.host, locator=locator, peers=peers)
+        #: Calls user actors from here.
+        self.caller = RouterCaller(self.router, clock)
+        for spec in actors:
+            self.host.register(
+                UserActorType(spec.cls, self.caller, name=spec.name, idle_timeout=spec.idle_timeout)
+            )
         self.engine = WorkflowEngine(
             app_id=app_id,
             namespace=namespace,
@@ -75,6 +96,7 @@ class Runtime:
             host=self.host,
             router=self.router,
             locator=locator,
+            caller=self.caller,
             replay_check=options.replay_check,
             idle_timeout=options.workflow_idle,
         )
@@ -110,7 +132,13 @@ class Runtime:
 
 
 def member(
-    *, app_id: str, namespace: str, node: str, registry: Registry, address: str = "", actor_types: tuple[str, ...] = ()
+    *,
+    app_id: str,
+    namespace: str,
+    node: str,
+    registry: Registry,
+    address: str = "",
+    actor_types: tuple[str, ...] = (),
 ) -> Member:
     """What a node of this app says of itself."""
     return Member(
