@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any, Literal
@@ -34,6 +35,9 @@ RETRY_FOR = 60.0
 ID_BYTES = 256
 #: Bytes of one payload at most.
 PAYLOAD_BYTES = 16 * 1024 * 1024
+
+#: What ids may not contain: '/' and control characters.
+_FORBIDDEN = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
 
 Workflow = Callable[..., Any] | str
 
@@ -280,9 +284,9 @@ def check_id(instance_id: str) -> None:
         raise InvalidId(f"the instance id {instance_id!a} is not valid Unicode") from None
     if not 1 <= size <= ID_BYTES:
         raise InvalidId(f"an instance id has 1 to {ID_BYTES} bytes; this one has {size}")
-    for character in instance_id:
-        if character == "/" or ord(character) < 32 or 127 <= ord(character) < 160:
-            raise InvalidId(f"the instance id {instance_id!r} contains {character!r}, which ids may not")
+    found = _FORBIDDEN.search(instance_id)
+    if found is not None:
+        raise InvalidId(f"the instance id {instance_id!r} contains {found.group()!r}, which ids may not")
 
 
 def check_payload(payload: Payload, what: str) -> None:
