@@ -43,7 +43,9 @@ def call(
     """Calls a method and shows its result."""
     type, id = split_actor(actor)
     path = f"{actor_path(type, id)}/method/{quote(method, safe='')}"
-    found = node(server, store).request("POST", path, None, read_json(data, "--data"))
+    payload = read_json(data, "--data")
+    with node(server, store) as target:
+        found = target.request("POST", path, None, payload)
     if found is not EMPTY:
         show.show_json(found)
     elif as_json:

@@ -15,8 +15,9 @@ Json = dict[str, Any]
 #: An answer without a body, which is not the answer `null`.
 EMPTY: Any = object()
 
-#: Seconds without an answer after which a node counts as gone; long polls add the time they wait.
-TIMEOUT = 70.0
+#: Seconds without an answer after which a node counts as gone; longer than any one long poll (`waiting.STEP`), and
+#: than a node tries to reach the owner of an instance.
+TIMEOUT = 75.0
 
 
 class Refused(CommandError):
@@ -49,8 +50,6 @@ class Node:
         path: str,
         query: dict[str, Any] | None = None,
         body: bytes | None = None,
-        *,
-        wait: float = 0.0,
     ) -> Any:
         """The decoded answer, `EMPTY` for an empty one; `Refused` for an error."""
         if query:
@@ -58,7 +57,6 @@ class Node:
                 {name: value for name, value in query.items() if value is not None}, doseq=True
             )
         headers = {} if body is None else {"Content-Type": "application/json"}
-        self._connection.timeout = TIMEOUT + wait
         try:
             self._connection.request(method, self._base + path, body, headers)
             answer = self._connection.getresponse()
@@ -90,6 +88,9 @@ class Node:
             return found
         message = found.get("message") if isinstance(found, dict) else None
         raise Refused(str(message or f"{self.url} answered {answer.status} {answer.reason}"), answer.status)
+
+    def close(self) -> None:
+        self._connection.close()
 
     # --- what can be read, as `offline.StoreReader` reads it ---------------------------------------------------------
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from perdure.cli.failures import CommandError, usage
 from perdure.cli.remote import Node
+
+if TYPE_CHECKING:
+    from perdure.cli.offline import StoreReader
 
 Json = dict[str, Any]
 
@@ -35,33 +38,32 @@ class Reader(Protocol):
 @contextmanager
 def reader(server: str, store: str | None, app_id: str | None = None) -> Iterator[Reader]:
     """For commands that only look."""
+    with closing(_reader(server, store, app_id)) as opened:
+        yield opened
+
+
+def _reader(server: str, store: str | None, app_id: str | None) -> Node | StoreReader:
     if store is None:
-        yield Node(server)
-        return
+        return Node(server)
     path = _file(store)
     address = _address_of_holder(path)
     if address is not None:
-        yield Node(address)
-        return
+        return Node(address)
     from perdure.cli.offline import StoreReader
 
-    opened = StoreReader(store, path, app_id)
-    try:
-        yield opened
-    finally:
-        opened.close()
+    return StoreReader(store, path, app_id)
 
 
-def node(server: str, store: str | None) -> Node:
+@contextmanager
+def node(server: str, store: str | None) -> Iterator[Node]:
     """For commands that change something: only a node can."""
-    if store is None:
-        return Node(server)
-    address = _address_of_holder(_file(store))
+    address = server if store is None else _address_of_holder(_file(store))
     if address is None:
         raise CommandError(
             f"no node has {store} open, and only a node can do this: start one with 'perdure run'"
         )
-    return Node(address)
+    with closing(Node(address)) as target:
+        yield target
 
 
 def _file(store: str) -> str:

@@ -10,6 +10,8 @@ from perdure.cli.remote import Node, Refused, instance_path
 
 #: Seconds that one request waits; then the next one does.
 STEP = 25.0
+#: Seconds after which a node that is stopping is asked again.
+AGAIN = 0.5
 
 
 def wait_until(target: Node, id: str, until: str, seconds: float | None) -> dict[str, Any]:
@@ -24,11 +26,11 @@ def wait_until(target: Node, id: str, until: str, seconds: float | None) -> dict
         try:
             path = f"{instance_path(id)}/wait"
             query = {"until": until, "timeout": f"{step:.3f}"}
-            found: dict[str, Any] = target.request("GET", path, query, wait=step)
+            found: dict[str, Any] = target.request("GET", path, query)
         except Refused as refusal:
             if refusal.http_status not in (503, 504):
                 raise
             if refusal.http_status == 503:
-                time.sleep(0.5)
+                time.sleep(AGAIN)
             continue
         return found

@@ -54,11 +54,12 @@ def start(
     """Starts a workflow and prints the instance's id."""
     payload = read_json(input, "--input")
     seconds = read_seconds(timeout, "--timeout")
-    target = node(server, store)
-    started = _start(target, name, payload, id)
-    if wait:
-        _show_end(wait_until(target, started["instanceID"], "finished", seconds), as_json)
-    elif as_json:
+    with node(server, store) as target:
+        started = _start(target, name, payload, id)
+        if wait:
+            _show_end(wait_until(target, started["instanceID"], "finished", seconds), as_json)
+            return
+    if as_json:
         show.show_json(started)
     else:
         print(show.clean(started["instanceID"]))
@@ -106,7 +107,8 @@ def wait(
     if until not in ("started", "finished"):
         raise usage(f"--until is {until!r}; write started or finished")
     seconds = read_seconds(timeout, "--timeout")
-    _show_end(wait_until(node(server, store), id, until, seconds), as_json)
+    with node(server, store) as target:
+        _show_end(wait_until(target, id, until, seconds), as_json)
 
 
 @app.command("list")
@@ -218,7 +220,10 @@ def raise_(
     from urllib.parse import quote
 
     path = f"{instance_path(id)}/raiseEvent/{quote(event, safe='')}"
-    _act(node(server, store), path, {}, read_json(data, "--data"), f"raised {event} to {id}", as_json)
+    payload = read_json(data, "--data")
+    with node(server, store) as target:
+        target.request("POST", path, None, payload)
+    _say(f"raised {event} to {id}", as_json)
 
 
 @app.command()
@@ -231,7 +236,9 @@ def pause(
 ) -> None:
     """Pauses an instance: what arrives waits until it is resumed."""
     query = {"reason": reason or None}
-    _act(node(server, store), f"{instance_path(id)}/pause", query, None, f"paused {id}", as_json)
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/pause", query)
+    _say(f"paused {id}", as_json)
 
 
 @app.command()
@@ -244,7 +251,9 @@ def resume(
 ) -> None:
     """Lets a paused or stalled instance go on."""
     query = {"reason": reason or None}
-    _act(node(server, store), f"{instance_path(id)}/resume", query, None, f"resumed {id}", as_json)
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/resume", query)
+    _say(f"resumed {id}", as_json)
 
 
 @app.command()
@@ -262,7 +271,9 @@ def terminate(
     """Ends an instance, and its child workflows."""
     query = {"reason": reason or None, "recursive": None if recursive else "false"}
     payload = read_json(output, "--output")
-    _act(node(server, store), f"{instance_path(id)}/terminate", query, payload, f"terminated {id}", as_json)
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/terminate", query, payload)
+    _say(f"terminated {id}", as_json)
 
 
 @app.command()
@@ -278,13 +289,12 @@ def purge(
 ) -> None:
     """Removes a finished instance, and its child workflows."""
     query = {"force": "true" if force else None, "recursive": None if recursive else "false"}
-    _act(node(server, store), f"{instance_path(id)}/purge", query, None, f"purged {id}", as_json)
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/purge", query)
+    _say(f"purged {id}", as_json)
 
 
-def _act(
-    target: Node, path: str, query: dict[str, Any], body: bytes | None, done: str, as_json: bool
-) -> None:
-    target.request("POST", path, query, body)
+def _say(done: str, as_json: bool) -> None:
     if as_json:
         show.show_json({})
     else:
