@@ -31,6 +31,8 @@ from perdure.workflow.state import RuntimeStatus, WorkflowState
 
 #: Seconds for which a request is sent again while its owner cannot be reached.
 RETRY_FOR = 60.0
+#: Seconds between looks at a store that is behind.
+BEHIND = 0.01
 #: Bytes of an id at most.
 ID_BYTES = 256
 #: Bytes of one payload at most.
@@ -246,6 +248,9 @@ class WorkflowClient:
 
     async def _request(self, instance_id: str, method: str, body: msgspec.Struct) -> Any:
         check_id(instance_id)
+        while self._engine.host.committer.full:
+            # The store is behind: whoever starts work faster than it can be kept has to wait here.
+            await self._engine.clock.sleep(BEHIND)
         target = self._engine.actor(instance_id)
         self._number += 1
         number = self._number
