@@ -58,8 +58,9 @@ def readable(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def rfc3339(moment: datetime) -> str:
-    text = moment.astimezone(UTC).isoformat(timespec="microseconds")
-    return text.removesuffix("+00:00") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def time_text(microseconds: int) -> object:

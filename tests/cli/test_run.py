@@ -193,8 +193,10 @@ def test_logs_as_json(serve: Any, tmp_path: Path) -> None:
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if json.loads(line)["event"] == "node.ready":
+            entry = json.loads(line)
+            if entry["event"] == "run.serves":
                 break
+        assert entry["workflows"] == ["approval", "twice"]
         process.send_signal(signal.SIGTERM)
         assert all(json.loads(line) for line in process.stderr)
     assert process.returncode == 0

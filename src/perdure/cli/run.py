@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.failures import usage
+from perdure.logs import fields
 
 if TYPE_CHECKING:
     from perdure.node import Node
+
+logger = logging.getLogger("perdure.cli")
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -42,8 +46,7 @@ def run(
     app = load_app(target)
 
     def ready(node: Node) -> None:
-        if not log_json:
-            _say_what_runs(node)
+        _say_what_runs(node, log_json)
 
     app.run(
         store=store,
@@ -56,10 +59,15 @@ def run(
     )
 
 
-def _say_what_runs(node: Node) -> None:
+def _say_what_runs(node: Node, as_json: bool) -> None:
     from importlib.metadata import version
 
     about = node.describe()
+    if as_json:
+        names = ("store", "workflows", "activities")
+        told = fields(app=node.app_id, url=node.url, **{name: about[name] for name in names})
+        logger.info("run.serves", extra=told)
+        return
     lines = {
         "store": about["store"],
         "http": node.url,
