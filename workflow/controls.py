@@ -33,24 +33,27 @@ log = logging.getLogger("perdure.workflow")
 TOMBSTONE = 24 * 3600 * 1_000_000
 
 
-def _controlled(work: Work, message: Message) -> Instance | None:
-    """The instance that a control message is for; None when it has been answered."""
+def _controlled(work: Work, message: Message, finished: str = "") -> Instance | None:
+    """The instance that a control message is for; None when it has been answered. `finished` says what cannot be
+    done to a finished instance."""
     instance = work.behaviour.instance
     if instance is None or instance.purged:
         work.answer(message, InstanceNotFound())
         return None
-    if message.identity is not None and not instance.meta.accept(message.identity, work.at):
+    if message.identity is not None and instance.meta.knows(message.identity):
         work.answer(message)
         return None
+    if finished and instance.finished:
+        work.answer(message, InvalidState(f"the instance is {instance.meta.status}; it {finished}"))
+        return None
+    if message.identity is not None:
+        instance.meta.accept(message.identity, work.at)
     return instance
 
 
 def suspend(work: Work, message: Message) -> None:
-    instance = _controlled(work, message)
+    instance = _controlled(work, message, "cannot be paused")
     if instance is None:
-        return
-    if instance.finished:
-        work.answer(message, InvalidState(f"the instance is {instance.meta.status}; it cannot be paused"))
         return
     work.answer(message)
     if instance.meta.status == RuntimeStatus.SUSPENDED:
@@ -62,11 +65,8 @@ def suspend(work: Work, message: Message) -> None:
 
 
 def resume(work: Work, message: Message) -> None:
-    instance = _controlled(work, message)
+    instance = _controlled(work, message, "cannot be resumed")
     if instance is None:
-        return
-    if instance.finished:
-        work.answer(message, InvalidState(f"the instance is {instance.meta.status}; it cannot be resumed"))
         return
     work.answer(message)
     meta = instance.meta
@@ -169,5 +169,7 @@ def purge(work: Work, message: Message, children: list[ChildScheduled]) -> None:
 
 
 def wait(work: Work, message: Message) -> None:
-    work.behaviour.waiters.append(message)
+    waiters = work.behaviour.waiters
+    if not any(waiting is message for waiting in waiters):  # a turn that did not pass comes again
+        waiters.append(message)
     # Answered by `committed`, which also looks at waits that are satisfied already.

@@ -95,6 +95,10 @@ class Dispatcher:
         self._actors[task.actor] += 1
         self._send(task, out)
 
+    def out(self, actor: ActorId, execution_id: str, task_id: int) -> bool:
+        """Whether this process has sent the request and knows no durable answer."""
+        return Task(actor, execution_id, task_id) in self._out
+
     def settled(self, actor: ActorId, execution_id: str, task_id: int) -> None:
         """The answer is durable, or nobody wants it any more."""
         if self._out.pop(Task(actor, execution_id, task_id), None) is None:
@@ -210,6 +214,8 @@ class Dispatcher:
         execution_id = meta.execution_id
 
         def answered(answer: Any) -> None:
+            if isinstance(answer, Unavailable):
+                return  # the node stops: the next owner sends it
             if not isinstance(answer, PerdureError):
                 self._children.add(Task(actor, execution_id, task.id))
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.actors.turn import Effect
 from perdure.payload import Payload
 from perdure.workflow.commands import (
     ContinuedAsNew,
@@ -66,12 +67,17 @@ def _leave_behind(work: Work, instance: Instance, *, drop_activities: bool) -> N
     """What an execution asked for and did not wait for is still done: its requests go to the outbox."""
     meta = instance.meta
     dispatcher = work.engine.dispatcher
+    settled: list[Effect] = []
     for task in instance.open.values():
         if isinstance(task, TaskScheduled):
-            if not drop_activities:
+            if drop_activities:
+                settled.append((dispatcher.settled, (work.actor, meta.execution_id, task.id)))
+            else:
                 request = dispatcher.request(work.actor, meta, task)
                 work.send(dispatcher.activity_type(task.app_id), request.activity_id, request)
-        elif not dispatcher.child_started(work.actor, meta.execution_id, task.id):
+        elif dispatcher.child_started(work.actor, meta.execution_id, task.id):
+            settled.append((dispatcher.child_settled, (work.actor, meta.execution_id, task.id)))
+        else:
             kind = work.engine.workflow_type(task.app_id)
             if not drop_activities:
                 work.send(kind, task.instance_id, dispatcher.child_start(work.actor, meta, task))
@@ -81,6 +87,7 @@ def _leave_behind(work: Work, instance: Instance, *, drop_activities: bool) -> N
         for effect in work.turn.effects
         if effect[0] not in (dispatcher.dispatch, dispatcher.start_child)
     ]
+    work.turn.effects += settled
     instance.open.clear()
 
 

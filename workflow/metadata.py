@@ -61,15 +61,20 @@ class Metadata(msgspec.Struct, omit_defaults=True):
     stall: str = ""
     attempts: int = 0
 
+    def knows(self, identity: Identity) -> bool:
+        """Whether a message was accepted before."""
+        entry = self.accepted.get(identity.sender)
+        return entry is not None and (identity.number < entry.floor or identity.number in entry.numbers)
+
     def accept(self, identity: Identity, now: int) -> bool:
         """Whether a message is new. Remembers it."""
         entry = self.accepted.get(identity.sender)
         if entry is None:
             self._expire(now)
             entry = self.accepted[identity.sender] = Accepted(0, now)
-        number = identity.number
-        if number < entry.floor or number in entry.numbers:
+        if self.knows(identity):
             return False
+        number = identity.number
         if identity.floor > entry.floor:
             entry.floor = identity.floor
             entry.numbers = [n for n in entry.numbers if n >= identity.floor]

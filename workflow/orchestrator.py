@@ -269,7 +269,7 @@ class WorkflowBehaviour:
             if not self._rebuilding:
                 self._rebuild(instance)
             return self._receive_old() if self.activation.mailbox else None
-        if self.activation.mailbox or self.acked:
+        if self.activation.mailbox or self.acked or self.survived:
             return self._turn(taking=False)
         return None
 

@@ -154,9 +154,12 @@ class Work:
         for event in self.history:
             put[f"history-{number:06d}"] = events.encode(event)
             number += 1
-        meta.history = instance.scanned = number
-        if not self.turn.changes and not self.row:
+        if instance.complete:
+            instance.scanned = number
+        meta.history = number
+        if not self.turn.changes and not self.row and not behaviour.survived:
             return
+        behaviour.survived = False
         meta.turn = self.at
         put["metadata"] = metadata.encode(meta)
         if self.row and not instance.purged:
@@ -253,7 +256,7 @@ class Work:
                 body.task_id,
                 body.nonce,
             ):
-                self.behaviour.acked.add(number)
+                self.behaviour.outbox_done(number)
 
     def child_done(self, message: Message) -> None:
         body: ChildDone = message.body
@@ -283,7 +286,7 @@ class Work:
         if instance is None or instance.purged:
             self.answer(message, InstanceNotFound())
             return
-        if message.identity is not None and not instance.meta.accept(message.identity, self.at):
+        if message.identity is not None and instance.meta.knows(message.identity):
             self.answer(message)
             return
         if instance.finished:
@@ -291,6 +294,8 @@ class Work:
                 message, InvalidState(f"the instance is {instance.meta.status}; it takes no more events")
             )
             return
+        if message.identity is not None:
+            instance.meta.accept(message.identity, self.at)
         self._arrive(message, message.body)
 
     def start(self, message: Message) -> None:
