@@ -10,6 +10,8 @@ from pathlib import Path
 from tests.docs.blocks import ROOT, blocks
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
+#: A reader's pytest may have neither.
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:asyncio")
 
 
 def test_the_program_works_and_its_test_passes(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_the_program_works_and_its_test_passes(tmp_path: Path) -> None:
     for name, parts in files.items():
         (tmp_path / name).write_text("\n\n".join(parts))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_trip.py"],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *WITHOUT, "test_trip.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stdin=subprocess.DEVNULL,
