@@ -50,6 +50,22 @@ class Phase(enum.Enum):
 LOADING, READY, TURN, COMMITTING, BROKEN, GONE = Phase
 
 
+class _Nobody:
+    """The behaviour of an activation that is gone."""
+
+    def restore(self, snapshot: Snapshot | None) -> None: ...
+    def step(self) -> None: ...
+    def committed(self, turn: Turn) -> None: ...
+    def rejected(self, turn: Turn, reason: str) -> None: ...
+    def evictable(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
 class Activation:
     """INVARIANT: at most one turn or commit at a time; `version` is that of the last commit known to be durable."""
 
@@ -136,7 +152,10 @@ class Activation:
         if self.phase is GONE:
             return
         self.phase = GONE
-        self.behaviour.close()
+        # The behaviour knows its activation: were both to keep each other, only the garbage collector could free
+        # them, and it would stop the loop for seconds when thousands are evicted.
+        behaviour, self.behaviour = self.behaviour, NOBODY
+        behaviour.close()
         self._refuse_all(reason)
 
     # --- what behaviours use -----------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ log = logging.getLogger("perdure.actors")
 TICK = 1.0
 #: Ticks between two comparisons of what the store says is owed with what is live.
 SWEEP_TICKS = 30
+#: How many activations are looked at in one go when there are too many, and the seconds to the next go.
+EVICT_SLICE = 1000
+EVICT_PAUSE = 0.02
 #: Actors that owe work and are being activated at a time, while partitions are taken over.
 WAKE_LIMIT = 500
 
@@ -63,7 +66,7 @@ class ActorHost:
         committer: Committer,
         partitions: int,
         fresh: Callable[[], bool],
-        max_active: int = 20_000,
+        max_active: int = 10_000,
     ) -> None:
         self.clock = clock
         self.store = store
@@ -81,6 +84,7 @@ class ActorHost:
         #: True for an actor whose owed work is under way although it has no activation.
         self.accounted: Callable[[ActorId], bool] = lambda _: False
         self._max_active = max_active
+        self._evicting = False
         self._accepting = True
         self._rota: Iterator[Activation] = iter(())
         self.closed = False
@@ -106,7 +110,8 @@ class ActorHost:
     def busy(self) -> bool:
         """Whether any activation has a turn or commit under way, or messages waiting."""
         return any(
-            a.mailbox or a.phase in (Phase.TURN, Phase.COMMITTING, Phase.LOADING) for a in self.activations.values()
+            a.mailbox or a.phase in (Phase.TURN, Phase.COMMITTING, Phase.LOADING)
+            for a in self.activations.values()
         )
 
     # --- messages --------------------------------------------------------------------------------------------------
@@ -221,10 +226,9 @@ class ActorHost:
             log.warning("sweep.failed", extra=fields(reason=error))
 
     def _evict(self) -> None:
-        """Looks at a tenth of the activations per tick (all of them when there are too many)."""
+        """Looks at a tenth of the activations per tick; at all of them, in slices, when there are too many."""
         crowded = len(self.activations) > self._max_active
-        count = len(self.activations) if crowded else len(self.activations) // 10 + 1
-        for _ in range(count):
+        for _ in range(EVICT_SLICE if crowded else len(self.activations) // 10 + 1):
             activation = next(self._rota, None)
             if activation is None:
                 self._rota = iter(list(self.activations.values()))
@@ -232,12 +236,22 @@ class ActorHost:
             limit = 1 if crowded else self.types[activation.actor.type].idle_timeout / TICK
             if self.tick - activation.touched > limit:
                 self.evict(activation)
+        if crowded and not self._evicting:
+            self._evicting = True
+            self.clock.call_later(EVICT_PAUSE, self._evict_more)
+
+    def _evict_more(self) -> None:
+        self._evicting = False
+        if not self.closed:
+            self._evict()
 
     def evict(self, activation: Activation) -> bool:
         """Drops an activation that is idle; False when it is not. What it owes is in the store."""
         if activation.phase is Phase.BROKEN:
             pass
-        elif activation.phase is not Phase.READY or activation.mailbox or not activation.behaviour.evictable():
+        elif (
+            activation.phase is not Phase.READY or activation.mailbox or not activation.behaviour.evictable()
+        ):
             return False
         if self.activations.get(activation.actor) is activation:
             del self.activations[activation.actor]

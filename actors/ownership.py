@@ -108,7 +108,9 @@ class Ownership:
                 taken.append(key)
             else:
                 # Somebody took it under a newer table, which will come here too.
-                log.info("take.refused", extra=fields(type=key.type, partition=key.partition, stored=result.stored))
+                log.info(
+                    "take.refused", extra=fields(type=key.type, partition=key.partition, stored=result.stored)
+                )
         return taken
 
     async def _recover(self, taken: list[TypePartition]) -> None:

@@ -54,6 +54,11 @@ class Delivery:
     def __call__(self, answer: Any) -> None:
         if isinstance(answer, Unavailable) and self._again(answer):
             return
+        self._end(answer)
+
+    def _end(self, answer: Any) -> None:
+        # The two know each other; apart, they are freed at once.
+        self._message.answer = nobody
         self._done(answer)
 
     def _again(self, error: Unavailable) -> bool:
@@ -62,10 +67,10 @@ class Delivery:
         if router.closed or isinstance(error, OutcomeUnknown):
             return False
         if not isinstance(error, Moved) and not self._message.repeatable:
-            self._done(OutcomeUnknown(f"{self._message.target}: the link was lost before the answer"))
+            self._end(OutcomeUnknown(f"{self._message.target}: the link was lost before the answer"))
             return True
         if self._give_up is not None and router.clock.monotonic() >= self._give_up:
-            self._done(DeadlineExceeded(f"{self._message.target}: {error.message}"))
+            self._end(DeadlineExceeded(f"{self._message.target}: {error.message}"))
             return True
         delay = min(RETRY_FIRST * 2**self._attempts, RETRY_LAST)
         self._attempts += 1

@@ -41,7 +41,7 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: "always": after every turn the history is replayed and compared; "sampled": after one in a thousand; "off".
     replay_check: str = "sampled"
     #: Activations kept in memory at most, beyond those that are busy.
-    max_active: int = 20_000
+    max_active: int = 10_000
     #: Seconds after which an idle workflow instance leaves memory.
     workflow_idle: float = 60.0
     #: Seconds that nodes of an app must be present without one that knows an activity before its calls fail.
