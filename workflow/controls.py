@@ -96,6 +96,7 @@ def terminate(work: Work, message: Message) -> None:
     work.answer(message)
     if instance.finished:
         return
+    work.begin_unread()
     work.history.append(ExecutionTerminated(work.at, body.reason, body.output, body.recursive))
     if body.recursive:
         _cascade(work, instance)

@@ -149,7 +149,7 @@ class WorkflowBehaviour:
         return None
 
     def committed(self, turn: Turn) -> None:
-        self._stall_turn = None
+        self._stall_turn = self._stalling = None
         if self.waiters:
             self._tell_waiters()
         if self.engine.replay_check.wants(self, turn):
@@ -198,7 +198,13 @@ class WorkflowBehaviour:
         self.close_run()
         self.instance = instance
         self._blocked = False
-        self._dispatched = True
+        # Whoever reads the old history does it for nobody now.
+        self._rebuilding = False
+        # What begins here and now was not there when a process died; what the old instance owes may have been.
+        self._admitted = self._code_proven = True
+        self._leave_gate()
+        if instance is None or not instance.outbox:
+            self._dispatched = True
         if self._stalled is not None and self._stalled.kind == stall.UNREADABLE:
             self._stalled = None
 

@@ -418,6 +418,17 @@ class Work:
             return False
         return True
 
+    def begin_unread(self) -> None:
+        """An execution that ends before its code ran has a start in its history all the same."""
+        instance = self.instance
+        start = next((body for _, body in instance.inbox if isinstance(body, Start)), None)
+        if instance.meta.history or start is None:
+            return
+        started = self._arrival(start)
+        assert isinstance(started, ExecutionStarted)
+        self.history.append(started)
+        instance.started = started
+
     def _status_of(self, status: Payload) -> None:
         instance = self.instance
         if status != instance.custom_status:

@@ -1,0 +1,532 @@
+"""Looks on at every write, message and answer, and says at once what must never happen."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from perdure.actors.messages import Message
+from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavailable
+from perdure.placement.hashing import partition_of
+from perdure.statestore.contract import ActorId, Commit, Fence, Refused, Taken, TypePartition
+from perdure.statestore.memory import ActorRecord, MemoryStore
+from perdure.workflow.events import (
+    ChildCompleted,
+    ChildFailed,
+    ChildScheduled,
+    DetachedScheduled,
+    Event,
+    EventRaised,
+    EventSent,
+    ExecutionCompleted,
+    ExecutionResumed,
+    ExecutionStarted,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCreated,
+    TimerFired,
+)
+from perdure.workflow.executor import Instance as RunInstance
+from perdure.workflow.executor import NonDeterminism
+from perdure.workflow.replay import Replay
+from perdure.workflow.requests import (
+    ActivityDone,
+    ActivityRequest,
+    ChildDone,
+    Raise,
+    Start,
+    Terminate,
+    TimerDue,
+    Waiting,
+)
+from perdure.workflow.run import InProcessExecutor
+from tests.simulation.ledger import TaskKey
+from tests.simulation.loop import SimLoop, Violation
+from tests.simulation.process import Process
+from tests.simulation.programs import registry
+from tests.simulation.shadow import Change, Shadow, token_of
+
+#: One in how many commits has its history replayed.
+REPLAYED = 10
+
+_DECISIONS = (TaskScheduled, TimerCreated, ChildScheduled, DetachedScheduled, EventSent, ExecutionCompleted)
+#: Failures that no activity reported itself.
+_ENGINE_FAILURES = ("CrashedProcess", "ActivityNotRegistered")
+
+Trace = Callable[..., None]
+
+
+class Asked:
+    """One message on one activation, until it is answered: exactly once."""
+
+    __slots__ = ("_answered", "_checker", "message", "process", "since")
+
+    def __init__(self, checker: Checker, process: Process, message: Message) -> None:
+        self._checker = checker
+        self._answered = False
+        self.process = process
+        self.message = message
+        self.since = checker.loop.now
+
+    def __call__(self, value: Any) -> None:
+        if self._answered:
+            self._checker.violated(f"{self.message.method} for {self.message.target.id} was answered twice")
+        self._answered = True
+        self._checker.answered(self, value)
+        self.message.answer(value)
+
+
+class Checker:
+    """The numbers in the comments are those of the design's invariants."""
+
+    def __init__(self, loop: SimLoop, seed: int, partitions: int, trace: Trace) -> None:
+        self.loop = loop
+        self.partitions = partitions
+        self.memory: MemoryStore
+        self.trace = trace
+        self.rng = random.Random(f"{seed}-checker")
+        self.shadows: dict[ActorId, Shadow] = {}
+        self.versions: set[bytes] = set()
+        #: Who took each partition last, under which fence.
+        self.takers: dict[TypePartition, tuple[Process, Fence]] = {}
+        self._took: dict[tuple[TypePartition, Fence], Process] = {}
+        #: What was committed: activity tasks; starts that parents ask for; events that workflows send; cascades.
+        self.scheduled: set[TaskKey] = set()
+        self.starts: set[str] = set()
+        self.sent: set[str] = set()
+        self.cascades: set[str] = set()
+        #: Start ids of instances that were created; results of those that ended.
+        self.created: set[str] = set()
+        self.results: dict[str, list[bytes | None]] = {}
+        #: Tasks whose completion is committed, and for each process those it was told are.
+        self.completed: set[tuple[str, int]] = set()
+        self.known_completed: dict[Process, set[tuple[str, int]]] = {}
+        self.asked: dict[Asked, None] = {}
+        #: Instances that clients terminate; tokens that clients raise.
+        self.terminated: set[str] = set()
+        #: Instances of which the code or an activity came to the limit of deaths.
+        self.crashed: set[str] = set()
+        self.ended_runs: set[TaskKey] = set()
+        #: By version: tasks of which this commit says that they need no further run.
+        self._settles: dict[bytes, list[tuple[str, int]]] = {}
+        self.commits = 0
+        #: Acknowledged writes may be lost: what follows from having seen one does not hold.
+        self.rolled_back = False
+
+    def violated(self, text: str) -> NoReturn:
+        error = Violation(text)
+        if self.loop.failure is None:
+            self.loop.failure = error
+        raise error
+
+    def require(self, condition: object, text: str, *values: object) -> None:
+        if not condition:
+            self.violated(text + (": " + ", ".join(map(repr, values)) if values else ""))
+
+    # --- partitions --------------------------------------------------------------------------------------------------
+
+    def taken(self, process: Process, held: TypePartition, fence: Fence, result: Taken | Refused) -> None:
+        self.trace(process, "take", held.partition, tuple(fence), type(result).__name__)
+        last = self.takers.get(held)
+        if isinstance(result, Taken):
+            if last is not None and not self.rolled_back:
+                self.require(fence > last[1], "a fence was lowered", held, fence, last[1])
+            self.takers[held] = process, fence
+            self._took[held, fence] = process
+
+    # --- commits -----------------------------------------------------------------------------------------------------
+
+    def committed(self, process: Process, commit: Commit) -> None:
+        """The store has just made this write."""
+        self.commits += 1
+        actor = commit.actor
+        self.trace(
+            process, "commit", actor.id, commit.version[:3].hex(), "reset" if commit.reset else "", tuple(commit.put), tuple(commit.delete)
+        )
+        self._one_writer(process, commit)
+        shadow = self.shadows.get(actor)
+        if commit.reset and not commit.put:
+            self.require(shadow is None or not shadow.outbox, "an actor that owes was removed", actor)
+            self.shadows.pop(actor, None)
+            return
+        if shadow is None:
+            shadow = self.shadows[actor] = Shadow(actor)
+        self.require(commit.expected == shadow.version, "the chain of versions is broken", actor)  # 5
+        shadow.version = commit.version
+        change = Change(commit)
+        self._note_settled(shadow, commit, change)
+        self._apply(shadow, commit, change)
+        record = self.memory.actors[actor]
+        self._whole(shadow, record)
+        self.require(record.recover == shadow.owes, "`recover` is not what is owed", actor, record.recover)  # 4
+        if shadow.history and self.rng.randrange(REPLAYED) == 0:
+            self.replay(shadow)
+
+    def _one_writer(self, process: Process, commit: Commit) -> None:  # 5
+        taker = self.takers.get(TypePartition(commit.actor.type, commit.partition))
+        self.require(taker is not None, "a partition was written that nobody took", commit.actor)
+        assert taker is not None
+        self.require(
+            taker == (process, commit.fence),
+            "somebody else than the owner wrote",
+            process, commit.fence, *taker, commit.actor,
+        )
+        self.require(commit.version not in self.versions, "a version was used twice", commit.actor)
+        self.require(partition_of(commit.actor.id, self.partitions) == commit.partition, "wrong partition")
+        self.versions.add(commit.version)
+
+    def _apply(self, shadow: Shadow, commit: Commit, change: Change) -> None:
+        old = shadow.meta
+        kept_inbox = dict(shadow.inbox)
+        if commit.reset:
+            self._reset(shadow, change)
+        elif not commit.put and not commit.delete:
+            return
+        meta = change.meta
+        self.require(meta is not None, "a commit without metadata", commit.actor)
+        assert meta is not None
+        shadow.meta = meta
+        for number in change.deleted_inbox:
+            shadow.inbox.pop(number, None)
+        for number in change.settled_outbox:
+            self.require(number in shadow.outbox, "an outbox key was deleted twice", commit.actor, number)
+            del shadow.outbox[number]
+        self._history(shadow, change, kept_inbox, old.turn if old is not None else 0)
+        for number, body in change.inbox:
+            self._received(shadow, number, body)
+        for number, entry in change.outbox:
+            self.require(commit.reset or number not in shadow.outbox, "an outbox key was written twice", number)
+            shadow.outbox[number] = entry
+            self._outgoing(entry.body)
+        self._life(shadow, old)
+
+    def _reset(self, shadow: Shadow, change: Change) -> None:
+        kept = {number for number, _ in change.outbox}
+        self.require(kept.issuperset(shadow.outbox), "a reset dropped outbox keys", shadow.actor)
+        shadow.clear()
+
+    def _life(self, shadow: Shadow, old: Any) -> None:
+        meta = shadow.meta
+        assert meta is not None
+        if meta.status == "purged":
+            shadow.exists_since = shadow.active_since = None
+            return
+        if old is None or old.start_id != meta.start_id or shadow.exists_since is None:
+            self._begins(shadow)
+            shadow.exists_since = self.loop.now
+        if shadow.finished:
+            shadow.active_since = None
+        elif shadow.active_since is None:
+            shadow.active_since = self.loop.now
+        if meta.deaths >= 3 or any(deaths >= 3 for deaths in meta.task_deaths.values()):
+            self.crashed.add(shadow.actor.id)
+
+    def _begins(self, shadow: Shadow) -> None:  # 3
+        meta = shadow.meta
+        assert meta is not None
+        self.require(meta.start_id not in self.created or self.rolled_back, "a start took effect twice", shadow.actor)
+        self.created.add(meta.start_id)
+        if meta.parent is not None or shadow.actor.id.startswith("detached-"):
+            self.require(meta.start_id in self.starts, "started before it was decided", shadow.actor)
+
+    def roll_back(self) -> None:
+        """The store lost writes: follows what it has now, as if nothing else had been."""
+        self.rolled_back = True
+        old, self.shadows = self.shadows, {}
+        self.takers = {
+            held: (self._took[held, fence], fence) for held, (fence, _) in self.memory.fences.items()
+        }
+        for actor, record in self.memory.actors.items():
+            shadow = self.shadows[actor] = Shadow(actor)
+            shadow.read(record)
+            if actor in old:
+                shadow.gone = old[actor].gone | set(old[actor].tokens)
+
+    # --- history -----------------------------------------------------------------------------------------------------
+
+    def _history(self, shadow: Shadow, change: Change, inbox: dict[int, Waiting], last_turn: int) -> None:  # 7
+        meta = shadow.meta
+        assert meta is not None
+        decided = False
+        for number, event in change.history:
+            self.require(number == len(shadow.history), "history numbers have a gap", shadow.actor, number)
+            self.require(event.at == meta.turn > last_turn, "a turn's time is not its own", shadow.actor, event)
+            self.require(
+                (number == 0) == isinstance(event, ExecutionStarted), "the first event is not the start", shadow.actor, event
+            )
+            self.require(
+                not shadow.history or not isinstance(shadow.history[-1], ExecutionCompleted),
+                "an event follows the end", shadow.actor, event,
+            )
+            decided = decided or isinstance(event, _DECISIONS)
+            self.require(isinstance(event, _DECISIONS) or not decided, "an arrival follows a decision", event)
+            self._event(shadow, event, change, inbox)
+            shadow.note(event)
+
+    def _event(self, shadow: Shadow, event: Event, change: Change, inbox: dict[int, Waiting]) -> None:
+        meta, actor = shadow.meta, shadow.actor
+        assert meta is not None
+        match event:
+            case ExecutionStarted():
+                self.require(event.start_id == meta.start_id, "another start id", actor)
+                self.require(event.execution_id == meta.execution_id, "another execution id", actor)
+            case TaskScheduled():
+                self._next(shadow, event.id)
+                self.scheduled.add(TaskKey(actor.id, meta.execution_id, event.id, event.nonce))
+            case TimerCreated():
+                self._next(shadow, event.id)
+            case ChildScheduled() | DetachedScheduled():
+                self._next(shadow, event.id)
+                self.starts.add(event.start_id)
+            case EventSent():
+                self._next(shadow, event.id)
+                self.sent.add(token_of(event.data))
+            case TaskCompleted() | TaskFailed():
+                self._task_ends(shadow, event, change, inbox)
+            case ChildCompleted() | ChildFailed():
+                self._child_ends(shadow, event)
+            case TimerFired():
+                timer = shadow.timers.get(event.id)
+                self.require(timer is not None, "a timer fired that was not set", actor, event)
+                assert timer is not None
+                self.require(event.at >= timer.fire_at, "a timer fired early", actor, event)
+            case EventRaised():
+                self._raised(shadow, event, change, inbox)
+            case ExecutionTerminated():
+                asked = actor.id in self.terminated or meta.start_id in self.cascades
+                self.require(asked, "terminated, and nobody asked for it", actor)
+            case ExecutionCompleted():
+                self.require(event.status == meta.status, "the end is not the status", actor)
+                self.results.setdefault(meta.start_id, []).append(event.result)
+            case ExecutionSuspended() | ExecutionResumed():
+                pass
+
+    def _next(self, shadow: Shadow, id: int) -> None:
+        self.require(id >= shadow.next_task, "a task id was used twice", shadow.actor, id)
+        shadow.next_task = id + 1
+
+    def _task_ends(
+        self, shadow: Shadow, event: TaskCompleted | TaskFailed, change: Change, inbox: dict[int, Waiting]
+    ) -> None:  # 6
+        task = shadow.open.get(event.id)
+        self.require(isinstance(task, TaskScheduled), "an activity completed that is not open", shadow.actor, event)
+        assert isinstance(task, TaskScheduled)
+        assert shadow.meta is not None
+        key = TaskKey(shadow.actor.id, shadow.meta.execution_id, event.id, task.nonce)
+        own = isinstance(event, TaskCompleted) or event.failure.type not in _ENGINE_FAILURES
+        self.require(not own or key in self.ended_runs, "a result that no activity gave", shadow.actor, event)
+        if not own:
+            self.crashed.add(shadow.actor.id)
+        for number, body in inbox.items():
+            if isinstance(body, ActivityDone) and body.task_id == event.id:
+                self.require(number in change.deleted_inbox, "an inbox key was not deleted", shadow.actor)
+        self.completed.add((shadow.meta.execution_id, event.id))
+
+    def _child_ends(self, shadow: Shadow, event: ChildCompleted | ChildFailed) -> None:  # 6
+        task = shadow.open.get(event.id)
+        self.require(isinstance(task, ChildScheduled), "a child completed that is not open", shadow.actor, event)
+        assert isinstance(task, ChildScheduled)
+        if isinstance(event, ChildCompleted):
+            found = event.result in self.results.get(task.start_id, ())
+            self.require(found, "a result that the child did not give", shadow.actor, event)
+
+    def _raised(
+        self, shadow: Shadow, event: EventRaised, change: Change, inbox: dict[int, Waiting]
+    ) -> None:  # 6
+        token = token_of(event.data)
+        place = shadow.tokens.get(token)
+        self.require(place != "history", "an event twice in a history", shadow.actor, token)
+        if place == "inbox":
+            deleted = any(
+                isinstance(body, Raise) and token_of(body.data) == token and number in change.deleted_inbox
+                for number, body in inbox.items()
+            )
+            self.require(deleted, "an event consumed and left in the inbox", shadow.actor, token)
+        else:
+            self._new_token(shadow, token)
+        shadow.tokens[token] = "history"
+
+    def _new_token(self, shadow: Shadow, token: str) -> None:
+        if token.startswith("send:"):
+            self.require(token in self.sent, "an event was sent before it was decided", shadow.actor, token)
+        self.require(
+            token not in shadow.gone or self.rolled_back, "an event was accepted twice", shadow.actor, token
+        )
+
+    def _received(self, shadow: Shadow, number: int, body: Waiting) -> None:
+        self.require(number not in shadow.inbox, "an inbox key was written twice", shadow.actor, number)
+        meta = shadow.meta
+        assert meta is not None
+        match body:
+            case Raise():
+                token = token_of(body.data)
+                self.require(token not in shadow.tokens, "an event received twice", shadow.actor, token)
+                if token in shadow.gone:
+                    # Carried over by continue-as-new: it was in the history or inbox that the reset replaced.
+                    self.require(meta.generation > 1, "an event was accepted twice", shadow.actor, token)
+                    shadow.gone.discard(token)
+                else:
+                    self._new_token(shadow, token)
+                shadow.tokens[token] = "inbox"
+            case ActivityDone() | ChildDone():
+                task = shadow.open.get(body.task_id)
+                match_ = task is not None and task.nonce == body.nonce and body.execution_id == meta.execution_id
+                self.require(match_, "a completion was received that matches nothing", shadow.actor, body)
+                twice = any(
+                    type(other) is type(body) and other.task_id == body.task_id for other in shadow.inbox.values()  # type: ignore[union-attr]
+                )
+                self.require(not twice, "a completion was received twice", shadow.actor, body)
+            case TimerDue():
+                self.require(body.task_id in shadow.timers, "a timer was received twice", shadow.actor, body)
+            case Start():
+                pass
+        shadow.inbox[number] = body
+
+    def _outgoing(self, body: object) -> None:
+        if isinstance(body, Terminate):
+            self.cascades.add(body.start_id)
+
+    # --- the whole actor ---------------------------------------------------------------------------------------------
+
+    def _whole(self, shadow: Shadow, record: ActorRecord) -> None:  # 2
+        meta = shadow.meta
+        if meta is None:
+            self.require(not record.values, "keys without metadata", shadow.actor)
+            return
+        actor = shadow.actor
+        self.require(meta.history == len(shadow.history), "metadata and history differ", actor)
+        first, after = meta.inbox_first, meta.inbox_next
+        self.require(all(first <= n < after for n in shadow.inbox), "metadata and inbox differ", actor)
+        self.require(all(n < meta.outbox_next for n in shadow.outbox), "metadata and outbox differ", actor)
+        count = 1 + len(shadow.history) + len(shadow.inbox) + len(shadow.outbox) + ("customStatus" in record.values)
+        self.require(len(record.values) == count, "keys that nothing accounts for", actor, sorted(record.values))
+        row = record.row
+        if meta.status == "purged":
+            self.require(row is None, "a purged instance is listed", actor)
+            self.require(not shadow.history and "customStatus" not in record.values, "a purged instance is there", actor)
+        else:
+            self.require(row is not None and row.status == meta.status, "the row has another status", actor, row and row.status)
+        for name, reminder in record.reminders.items():
+            if name.startswith("timer-"):
+                known = int(name[6:]) in shadow.timers and reminder.data.decode() == meta.execution_id
+                self.require(known, "a reminder without its timer", actor, name)
+        if shadow.finished:
+            self.require(not shadow.inbox, "a finished instance has an inbox", actor)
+            self.require(not record.reminders, "a finished instance has reminders", actor)
+
+    def replay(self, shadow: Shadow) -> None:  # 7
+        first = shadow.history[0]
+        assert isinstance(first, ExecutionStarted)
+        run = _executor.run(RunInstance("sim", "default", shadow.actor.id), first)
+        try:
+            replay = Replay(run)
+            for event in shadow.history:
+                replay.feed(event)
+            replay.finish()
+        except NonDeterminism as error:
+            self.violated(f"{shadow.actor.id} does not replay: {error.message}")
+        finally:
+            run.close()
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def deliver(self, process: Process, message: Message) -> Message:
+        """A copy of a message that is about to reach its actor, with an answer that is checked."""
+        asked = Asked(self, process, message)
+        self.asked[asked] = None
+        return Message(
+            message.target, message.method, message.body, asked, message.identity, message.repeatable
+        )
+
+    def answered(self, asked: Asked, value: Any) -> None:
+        self.asked.pop(asked, None)
+        message = asked.message
+        if not asked.process.running or isinstance(value, Unavailable):
+            return
+        self.trace(asked.process, "answer", message.target.id, message.method, _short(value))
+        if self.rolled_back:
+            return
+        shadow = self.shadows.get(message.target)
+        if isinstance(value, PerdureError):
+            self._refused(asked, shadow, value)
+            return
+        body = message.body  # 1
+        match body:
+            case Start():
+                self.require(body.start_id in self.created, "a start was acknowledged and is not stored", message.target)
+            case Raise():
+                token = token_of(body.data)
+                kept = shadow is not None and (token in shadow.tokens or token in shadow.gone)
+                self.require(kept, "an event was acknowledged and is not stored", message.target, token)
+            case ActivityDone() | ChildDone():
+                self._done_acknowledged(message.target, shadow, body)
+            case Terminate():
+                active = shadow is not None and shadow.active_since is not None
+                mine = shadow is not None and shadow.meta is not None and body.start_id in ("", shadow.meta.start_id)
+                since = shadow.active_since if shadow is not None else None
+                self.require(
+                    not (active and mine and since is not None and since < asked.since),
+                    "a terminate was acknowledged, and the instance goes on", message.target,
+                )
+
+    def _done_acknowledged(self, target: ActorId, shadow: Shadow | None, body: ActivityDone | ChildDone) -> None:
+        if shadow is None or shadow.meta is None or shadow.meta.execution_id != body.execution_id:
+            return
+        task = shadow.open.get(body.task_id)
+        received = any(
+            isinstance(other, ActivityDone | ChildDone) and other.task_id == body.task_id
+            for other in shadow.inbox.values()
+        )
+        lost = task is not None and task.nonce == body.nonce and not received
+        self.require(not lost, "a completion was acknowledged and is not stored", target, body)
+
+    def _refused(self, asked: Asked, shadow: Shadow | None, error: PerdureError) -> None:
+        """A refusal must be true of some moment since the message came: no reads from an owner that was (5)."""
+        since = None
+        if isinstance(error, InstanceNotFound):
+            since = shadow.exists_since if shadow is not None else None
+        elif isinstance(error, InvalidState) and asked.message.method == "raise":
+            since = shadow.active_since if shadow is not None else None
+        self.require(
+            since is None or since >= asked.since, "a refusal from what is no longer so", asked.message.target, error
+        )
+
+    def sending(self, process: Process, body: object) -> None:
+        """A node asks for an activity."""
+        if isinstance(body, ActivityRequest) and not self.rolled_back:
+            known = (body.execution_id, body.task_id) in self.known_completed.get(process, ())
+            self.require(not known, "an activity was asked for again after its result", body.instance_id, body.task_id)
+
+    def acknowledged(self, process: Process, commits: Sequence[Commit]) -> None:
+        """A process was told that its commits are durable."""
+        known = self.known_completed.setdefault(process, set())
+        for commit in commits:
+            known.update(self._settles.get(commit.version, ()))
+
+    def _note_settled(self, shadow: Shadow, commit: Commit, change: Change) -> None:
+        meta = change.meta
+        if meta is None:
+            return
+        settled = [(meta.execution_id, e.id) for _, e in change.history if isinstance(e, TaskCompleted | TaskFailed)]
+        for number in change.settled_outbox:
+            entry = shadow.outbox.get(number)
+            if entry is not None and isinstance(entry.body, ActivityRequest):
+                settled.append((entry.body.execution_id, entry.body.task_id))
+        if settled:
+            self._settles[commit.version] = settled
+
+    def began(self, process: Process, key: TaskKey) -> None:  # 3
+        """An activity begins to run."""
+        self.trace(process, "run", key.instance, key.task_id)
+        self.require(key in self.scheduled, "an activity ran before it was decided", key)
+
+
+def _short(value: Any) -> str:
+    return type(value).__name__ if isinstance(value, PerdureError) else str(value)[:60]
+
+
+_executor = InProcessExecutor(registry)

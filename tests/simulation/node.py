@@ -1,0 +1,126 @@
+"""One incarnation of a simulated node: the real runtime on a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from perdure.actors.messages import Message
+from perdure.errors import PerdureError
+from perdure.placement.client import PlacementClient
+from perdure.runtime import Runtime, RuntimeOptions, member
+from perdure.workflow.client import WorkflowClient
+from tests.simulation.ledger import LEDGER
+from tests.simulation.network import SimPeers
+from tests.simulation.process import Process
+from tests.simulation.programs import registry
+from tests.simulation.store import SimStore
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class NodeLost(Exception):
+    """The node died before it answered: whether it did what was asked is not known."""
+
+
+class SimNode:
+    """`name` stays over incarnations; `id` does not."""
+
+    def __init__(self, world: World, name: str, incarnation: int) -> None:
+        self.world = world
+        self.name = name
+        self.id = f"{name}.{incarnation}"
+        self.process = process = Process(world.loop, self.id, world.seed)
+        process.task_failed = world.task_failed
+        process.context.run(LEDGER.set, world.ledger)
+        process.skew = world.skew()
+        self.ready = False
+        self.leaving = False
+        self._asks: dict[asyncio.Future[Any], None] = {}
+        me = member(
+            app_id="sim", namespace="default", node=self.id, registry=registry, address=f"{name}:1"
+        )
+        self.placement = PlacementClient(
+            me,
+            process,
+            lambda address, receiver: world.links.connect(process, address, receiver),
+            options=world.placement_options,
+        )
+        self.runtime = Runtime(
+            app_id="sim",
+            namespace="default",
+            registry=registry,
+            store=SimStore(world.server, process),
+            partitions=world.partitions,
+            clock=process,
+            placement=self.placement,
+            peers=SimPeers(world.network, process),
+            options=RuntimeOptions(replay_check="off", workflow_idle=world.idle),
+        )
+        self._watch()
+        process.spawn(self._start(), name="start")
+
+    def _watch(self) -> None:
+        """Has the checker look at every message that reaches an actor, and at every activity that is asked for."""
+        checker, host, router = self.world.checker, self.runtime.host, self.runtime.router
+        deliver, send_to = host.deliver, router.send_to
+
+        def delivered(message: Message) -> None:
+            deliver(checker.deliver(self.process, message))
+
+        def sent_to(node: str, target: Any, method: str, body: Any, answer: Any) -> None:
+            checker.sending(self.process, body)
+            send_to(node, target, method, body, answer)
+
+        host.deliver = delivered  # type: ignore[method-assign]
+        router.send_to = sent_to  # type: ignore[method-assign]
+        self.world.network.listen(self.id, self.process, router.arrived)
+
+    async def _start(self) -> None:
+        self.placement.start()
+        await self.placement.joined()
+        await self.runtime.start()
+        self.ready = True
+
+    async def ask(self, request: Callable[[WorkflowClient], Awaitable[Any]]) -> Any:
+        """Has a client on this node do something. `NodeLost` when the node dies first."""
+        answer: asyncio.Future[Any] = self.world.loop.create_future()
+        self._asks[answer] = None
+
+        async def do() -> None:
+            try:
+                result = await request(self.runtime.client)
+            except PerdureError as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(result)
+
+        self.process.spawn(do(), name="client")
+        try:
+            return await answer
+        finally:
+            self._asks.pop(answer, None)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self._lose_asks()
+
+    def _lose_asks(self) -> None:
+        for answer in list(self._asks):
+            if not answer.done():
+                answer.set_exception(NodeLost())
+
+    def stop(self) -> None:
+        """Stops in good order, as a deployment does."""
+        self.leaving = True
+        self.process.spawn(self._stop(), name="stop")
+
+    async def _stop(self) -> None:
+        await self.runtime.stop(drain=0.5)
+        self.placement.leave()
+        await self.process.sleep(0.05)
+        self.world.gone(self)

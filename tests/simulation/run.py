@@ -1,0 +1,216 @@
+"""One run: a seed, a scenario, and what came of it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from perdure.workflow import stall
+from perdure.workflow.client import WorkflowClient
+from tests.simulation.loop import Violation
+from tests.simulation.programs import Maker
+from tests.simulation.scenarios import SCENARIOS, Scenario, disturb, heal
+from tests.simulation.shadow import Shadow
+from tests.simulation.stories import TYPE, CorruptStory, PoisonStory, Story, corrupt, poison, stories
+from tests.simulation.world import TraceLog, World
+
+#: Seconds without faults within which everything must have come to its end.
+PATIENCE = 150.0
+
+
+class Failed(AssertionError):
+    """A run that found something, with all that is needed to see it again."""
+
+
+def simulate(seed: int, scenario: str, *, verbose: bool = False) -> World:
+    """Runs one seed of a scenario; raises `Failed` with the trace of its last events."""
+    how = SCENARIOS[scenario]
+    mixed = zlib.crc32(f"{scenario}-{seed}".encode())
+    world = World(mixed, idle=how.idle)
+    world.skewed = how.skewed
+    try:
+        with _logs(world if verbose else None):
+            world.loop.run(_play(world, how))
+    except Exception as error:
+        raise Failed(_report(seed, scenario, world, error)) from (error if verbose else None)
+    finally:
+        world.close()
+    return world
+
+
+async def _play(world: World, how: Scenario) -> None:
+    rng = random.Random(f"{world.seed}-faults")
+    world.add_leader()
+    names = [f"n{number}" for number in range(how.nodes)]
+    for name in names:
+        world.add_node(name)
+    told = stories(world, how.stories)
+    if how.poison:
+        told += [poison(world, "poison"), corrupt(world, "corrupt")]
+    tasks = [world.spawn(story.run()) for story in told]
+    nemesis = world.spawn(disturb(world, how, rng))
+    if how.rollback:
+        await _roll_back(world, how, rng)
+        heal(world, names)
+        await nemesis
+        for task in tasks:
+            task.cancel()
+        await _fresh_start(world)
+        return
+    await world.sleep(how.seconds)
+    heal(world, names)
+    await nemesis
+    for task in tasks:
+        await task
+    await _rest(world, told)
+    _check(world, told)
+
+
+async def _roll_back(world: World, how: Scenario, rng: random.Random) -> None:
+    """The store goes back to what it was: a replica that lags takes over."""
+    for _ in range(2):
+        await world.sleep(how.seconds / 4)
+        state = world.server.memory.snapshot()
+        await world.sleep(rng.random() * how.seconds / 4)
+        world.trace("store", "rolled back")
+        world.server.memory.restore(state)
+        world.checker.roll_back()
+
+
+async def _fresh_start(world: World) -> None:
+    """After lost writes nobody can say what should have come of them; but what begins now must work."""
+    for node in list(world.nodes.values()):
+        world.kill(node)
+        world.add_node(node.name)
+    await world.sleep(3.0)
+    world.checker.rolled_back = False
+    story = Story(world, "fresh", Maker(random.Random(world.seed)).program(size=3))
+    await story.run()
+    await story.request(lambda client: client.wait_for_workflow_completion("fresh"))
+    for shadow in world.checker.shadows.values():
+        if shadow.history:
+            world.checker.replay(shadow)
+
+
+# --- the end -------------------------------------------------------------------------------------------------------------
+
+
+async def _rest(world: World, told: list[Story]) -> None:
+    """Until nothing is owed and no timer is left."""
+    excepted = {story.actor for story in told if isinstance(story, PoisonStory | CorruptStory)}
+    until = world.loop.now + PATIENCE
+    while True:
+        await world.sleep(0.5)
+        restless = []
+        for actor, record in world.server.memory.actors.items():
+            if actor in excepted:
+                continue
+            shadow = world.checker.shadows.get(actor)
+            if shadow is not None and shadow.meta is not None and shadow.meta.status == "stalled":
+                await _resume(world, told[0], shadow)
+            timers = [name for name in record.reminders if name != "forget"]
+            if record.recover or timers or (shadow is not None and shadow.active_since is not None):
+                restless.append((actor.id, record.recover, timers, sorted(record.values)))
+        if not restless:
+            return
+        if world.loop.now > until:
+            for actor, *rest in restless:
+                world.trace("restless", actor, *rest, *_where(world, actor))
+            world.checker.violated(f"not at rest {PATIENCE:.0f} s after the last fault: {restless}")
+
+
+def _where(world: World, instance_id: str) -> list[str]:
+    found = []
+    for node in world.living():
+        for actor, activation in node.runtime.host.activations.items():
+            if actor.id == instance_id:
+                found.append(f"{node.id}: {activation!r}")
+    return found
+
+
+async def _resume(world: World, story: Story, shadow: Shadow) -> None:
+    meta = shadow.meta
+    assert meta is not None
+    instance_id = shadow.actor.id
+    crashed = meta.stall == stall.CRASHED and instance_id in world.checker.crashed
+    world.checker.require(crashed, "an instance stalled", instance_id, meta.stall, meta.reason)
+
+    async def resume(client: WorkflowClient) -> None:
+        await client.resume_workflow(instance_id)
+
+    await story.request(resume)
+
+
+def _check(world: World, told: list[Story]) -> None:
+    checker = world.checker
+    for shadow in checker.shadows.values():
+        if shadow.history:
+            checker.replay(shadow)
+    for story in told:
+        story.check()
+    for asked in checker.asked:
+        unanswered = asked.process.running and asked.message.method != "wait"
+        checker.require(not unanswered, "a message was never answered", asked.message.method, asked.message.target)
+    _check_activities(world)
+    for node in world.living():
+        runtime = node.runtime
+        checker.require(not runtime.committer.pending, "a commit is still pending", node.id)
+        checker.require(not runtime.host.reminders._in_flight, "a reminder is still in flight", node.id)
+        checker.require(not runtime.engine.activities.known, "an activity's answer is still out", node.id)
+        out = [task for task in runtime.engine.dispatcher._out]
+        checker.require(not out, "an activity request is still out", node.id, out)
+
+
+def _check_activities(world: World) -> None:
+    """What was asked for has run, unless its instance was ended from outside."""
+    checker = world.checker
+    if checker.crashed:
+        return
+    for key in checker.scheduled - checker.ended_runs:
+        root = key.instance.split(":")[0]
+        ended = root in checker.terminated or root.startswith(("detached-", "poison", "corrupt"))
+        checker.require(ended, "an activity never ran", key)
+
+
+# --- what is told ----------------------------------------------------------------------------------------------------------
+
+
+def _report(seed: int, scenario: str, world: World, error: Exception) -> str:
+    lines = [" ".join(map(str, line)) for line in world.lines]
+    kind = "" if isinstance(error, Violation) else f"{type(error).__name__}: "
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{kind}{error}",
+            f"seed {seed} of {scenario}: python -m tests.simulation --scenario {scenario} --start {seed} --seeds 1 -v",
+        ]
+    )
+
+
+@contextmanager
+def _logs(world: World | None) -> Iterator[None]:
+    """The engine's log goes into the trace, or nowhere."""
+    logger = logging.getLogger("perdure")
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        if world is None:
+            logger.setLevel(logging.CRITICAL + 1)
+        else:
+            logger.handlers, logger.propagate = [TraceLog(world)], False
+            logger.setLevel(logging.DEBUG)
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+        if collecting:
+            gc.enable()
+
+
+__all__ = ["TYPE", "Failed", "simulate"]

@@ -1,0 +1,196 @@
+"""Everything of one simulated run: the loop, the store, the network, placement, nodes, and who looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from perdure.placement.leader import PlacementLeader
+from perdure.placement.options import PlacementOptions
+from perdure.statestore.contract import Commit, Fence, Refused, Taken, TypePartition
+from tests.simulation.checker import Checker
+from tests.simulation.ledger import Ledger
+from tests.simulation.links import Links
+from tests.simulation.loop import PROCESS, SimLoop, Violation
+from tests.simulation.network import Network
+from tests.simulation.node import SimNode
+from tests.simulation.process import Process
+from tests.simulation.store import SimServer, SimStore
+
+#: Seconds, long enough that virtual minutes cost little.
+OPTIONS = PlacementOptions(
+    link_grace=1.2,
+    silence=2.5,
+    takeover_grace=4.0,
+    word=1.0,
+    heartbeat=0.45,
+    confirm=1.0,
+    confirm_within=2.5,
+    rejoin=1.0,
+    tick=0.4,
+)
+#: Events of the trace that are kept.
+TRACE = 400
+
+
+class World:
+    def __init__(self, seed: int, *, partitions: int = 8, idle: float = 60.0) -> None:
+        self.seed = seed
+        self.rng = random.Random(f"{seed}-world")
+        self.loop = SimLoop(seed)
+        self.loop.complain = self.complained
+        self.partitions = partitions
+        #: Seconds after which idle instances leave memory.
+        self.idle = idle
+        self.placement_options = OPTIONS
+        self.lines: deque[tuple[Any, ...]] = deque(maxlen=TRACE)
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.checker = Checker(self.loop, seed, partitions, self.trace)
+        self.server = SimServer(self.loop, seed, partitions, self)
+        self.checker.memory = self.server.memory
+        self.network = Network(self.loop, seed)
+        self.links = Links(self.loop, seed, self.network)
+        self.ledger = Ledger(random.Random(f"{seed}-ledger"), self.checker.began)
+        self.checker.ended_runs = self.ledger.ended
+        self.nodes: dict[str, SimNode] = {}
+        self.skewed = False
+        self.healing = False
+        self._incarnations = 0
+        self._replicas = 0
+        self.processes: list[Process] = []
+
+    # --- Observer of the store ---------------------------------------------------------------------------------------
+
+    def committed(self, process: Process, commit: Commit) -> None:
+        self.checker.committed(process, commit)
+
+    def taken(self, process: Process, held: TypePartition, fence: Fence, result: Taken | Refused) -> None:
+        self.checker.taken(process, held, fence, result)
+
+    def acknowledged(self, process: Process, commits: Sequence[Commit]) -> None:
+        self.checker.acknowledged(process, commits)
+
+    # --- the trace ---------------------------------------------------------------------------------------------------
+
+    def trace(self, who: object, *what: object) -> None:
+        line = (round(self.loop.now, 6), str(who), *what)
+        self.lines.append(line)
+        self._hash.update(repr(line).encode())
+
+    def digest(self) -> str:
+        """Two runs with the same one did the same."""
+        return self._hash.hexdigest()
+
+    # --- what must not happen ------------------------------------------------------------------------------------------
+
+    def task_failed(self, process: Process, error: BaseException) -> None:
+        if process.running and self.loop.failure is None:
+            failure = Violation(f"a task of {process} failed: {error!r}")
+            failure.__cause__ = error
+            self.loop.failure = failure
+
+    def complained(self, process: Process | None, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if process is not None and process.running and error is not None and self.loop.failure is None:
+            self.loop.failure = Violation(f"{context.get('message')}: {error!r}")
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def skew(self) -> int:
+        return self.rng.randint(-300_000, 300_000) if self.skewed else 0
+
+    def add_node(self, name: str) -> SimNode:
+        self._incarnations += 1
+        node = self.nodes[name] = SimNode(self, name, self._incarnations)
+        self.processes.append(node.process)
+        self.trace(node.process, "starts")
+        return node
+
+    def kill(self, node: SimNode) -> None:
+        if node.process.dead:
+            return
+        self.trace(node.process, "killed")
+        node.kill()
+        self._bury(node)
+
+    def gone(self, node: SimNode) -> None:
+        """A node that stopped in good order."""
+        self.trace(node.process, "stopped")
+        node.kill()
+        self._bury(node)
+
+    def _bury(self, node: SimNode) -> None:
+        self.network.died(node.process)
+        self.links.died(node.process)
+        if self.nodes.get(node.name) is node:
+            del self.nodes[node.name]
+
+    def add_leader(self) -> None:
+        self._replicas += 1
+        name = f"p{self._replicas}"
+        process = Process(self.loop, name, self.seed)
+        process.task_failed = self.task_failed
+        self.processes.append(process)
+        lease = SimStore(self.server, process).lease("placement")
+        leader = PlacementLeader(
+            lease, process, self.partitions, address=name, options=self.placement_options
+        )
+        self.links.replicas[name] = leader, process
+        process.spawn(leader.run(), name="leader")
+        self.trace(process, "starts")
+
+    def kill_leaders(self) -> None:
+        for name, (_, process) in list(self.links.replicas.items()):
+            if not process.dead:
+                self.trace(process, "killed")
+                process.kill()
+                self.links.died(process)
+                del self.links.replicas[name]
+
+    def living(self) -> list[SimNode]:
+        return [node for node in self.nodes.values() if node.ready and not node.process.dead]
+
+    async def sleep(self, seconds: float) -> None:
+        future = self.loop.create_future()
+        self.loop.call_later(seconds, _wake, future, context=self.loop.world)
+        await future
+
+    def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        """A task of the world outside."""
+        return self.loop.create_task(coroutine, context=self.loop.world)
+
+    def close(self) -> None:
+        """Lets go of every task without a trace."""
+        self.loop.complain = lambda process, context: None
+        self.checker.require = lambda *_: None  # type: ignore[method-assign]
+        for process in self.processes:
+            process.task_failed = lambda process, error: None
+            process.running = True
+        self.server.down_until = float("inf")
+        self.loop.drain(lambda: [task for process in self.processes for task in list(process.tasks)])
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class TraceLog(logging.Handler):
+    """Writes the engine's own log into the trace of a run."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = PROCESS.get()
+        extra = getattr(record, "fields", {})
+        error = record.exc_info[1] if record.exc_info else None
+        self._world.lines.append(
+            (round(self._world.loop.now, 6), str(process), "log", record.getMessage(), str(extra), repr(error))
+        )
