@@ -69,7 +69,7 @@ class ActorApi:
         one = f"/{version}/actors/{{type:[^/]*}}/{{id:[^/]*}}"
         method = f"{one}/method/{{method:[^/]*}}"
         calls = [
-            Route(verb, method, self.call, "ERR_ACTOR_INVOKE_METHOD")
+            Route(verb, method, self.call, "ERR_ACTOR_INVOKE_METHOD", safe=False)
             for verb in ("POST", "PUT", "GET", "DELETE")
         ]
         return [

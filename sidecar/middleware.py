@@ -15,13 +15,14 @@ from perdure.sidecar.errors import (
     from_aiohttp,
     logger,
 )
-from perdure.sidecar.requests import check_encoding
+from perdure.sidecar.requests import check_encoding, check_site
 
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         check_encoding(request.rel_url.raw_path)
+        check_site(request)
         return await handler(request)
     except Refusal as refusal:
         return error_response(refusal.status, refusal.code, str(refusal))

@@ -39,75 +39,61 @@ def describe_api(version: str, max_body: int) -> Json:
 
 def _workflow_paths() -> Json:
     base = "/v1.0/workflows/{component}"
-    one = f"{base}/{{id}}"
     component = _path("component", None, "Any text, as in Dapr: `dapr`.", "dapr")
-    instance = [
-        component,
-        _path("id", _ID, "The instance id: up to 256 bytes without control characters and '/'."),
-    ]
-    reason = _query("reason", _WORDS, "Kept in the history.")
-    recursive = _query("recursive", {"type": "boolean", "default": True}, "Child workflows, too.")
-    state = {200: _answer("The instance.", "Workflow")}
+    id = _path("id", _ID, "The instance id: up to 256 bytes without control characters and '/'.")
+    started = {202: _answer("Started.", "Started"), 409: _error("The id is taken.")}
+    name = _path("name", _NAME, "The workflow's name.")
+    page = {200: _answer("A page of instances.", "Workflows")}
     return {
         f"{base}/{{name}}/start": {
             "post": _operation(
-                "Starts a workflow.",
-                [component, _path("name", _NAME, "The workflow's name."), _START_ID],
-                {202: _answer("Started.", "Started"), 409: _error("The id is taken.")},
-                body=_payload("The input."),
+                "Starts a workflow.", [component, name, _START_ID], started, body=_payload("The input.")
             )
         },
-        base: {
-            "get": _operation(
-                "Lists instances, newest first.",
-                [component, *_list_filters()],
-                {200: _answer("A page of instances.", "Workflows")},
-            )
-        },
-        one: {"get": _operation("One instance.", instance, {**state, **_NO_INSTANCE})},
+        base: {"get": _operation("Lists instances, newest first.", [component, *_list_filters()], page)},
+        **_looks(f"{base}/{{id}}", [component, id]),
+        **_changes(f"{base}/{{id}}", [component, id]),
+    }
+
+
+def _looks(one: str, instance: list[Json]) -> Json:
+    state = {200: _answer("The instance.", "Workflow"), **_NO_INSTANCE}
+    too_early = {504: _error("Not within the time given; ask again.")}
+    page = [
+        _query("start", _whole(0, 10**12, 0), "The number of the first event."),
+        _query("limit", _whole(1, 1000, 1000), "How many at most."),
+    ]
+    events = {200: _answer("A page of events.", "History"), **_NO_INSTANCE}
+    return {
+        one: {"get": _operation("One instance.", instance, state)},
         f"{one}/wait": {
             "get": _operation(
                 "Waits until an instance has started or finished.",
                 [*instance, *_wait_options()],
-                {**state, **_NO_INSTANCE, 504: _error("Not within the time given; ask again.")},
+                {**state, **too_early},
             )
         },
-        f"{one}/history": {
-            "get": _operation(
-                "An instance's history.",
-                [
-                    *instance,
-                    _query("start", _whole(0, 10**12, 0), "The number of the first event."),
-                    _query("limit", _whole(1, 1000, 1000), "How many at most."),
-                ],
-                {200: _answer("A page of events.", "History"), **_NO_INSTANCE},
-            )
-        },
-        f"{one}/raiseEvent/{{event}}": {
-            "post": _action(
-                "Raises an event.",
-                [*instance, _path("event", _NAME, "The event's name; case does not matter.")],
-                body=_payload("The event's data."),
-            )
-        },
-        f"{one}/pause": {"post": _action("Pauses an instance.", [*instance, reason])},
-        f"{one}/resume": {"post": _action("Resumes an instance.", [*instance, reason])},
-        f"{one}/terminate": {
-            "post": _action(
-                "Ends an instance.", [*instance, reason, recursive], body=_payload("Becomes its output.")
-            )
-        },
-        f"{one}/purge": {
-            "post": _action(
-                "Removes a finished instance.",
-                [
-                    *instance,
-                    recursive,
-                    _query("force", {"type": "boolean", "default": False}, "Even if it is not finished."),
-                ],
-            )
-        },
+        f"{one}/history": {"get": _operation("An instance's history.", [*instance, *page], events)},
     }
+
+
+def _changes(one: str, instance: list[Json]) -> Json:
+    reason = _query("reason", _WORDS, "Kept in the history.")
+    recursive = _query("recursive", {"type": "boolean", "default": True}, "Child workflows, too.")
+    force = _query("force", {"type": "boolean", "default": False}, "Even if it is not finished.")
+    event = _path("event", _NAME, "The event's name; case does not matter.")
+    found = {
+        "raiseEvent/{event}": _action(
+            "Raises an event.", [*instance, event], body=_payload("The event's data.")
+        ),
+        "pause": _action("Pauses an instance.", [*instance, reason]),
+        "resume": _action("Resumes an instance.", [*instance, reason]),
+        "terminate": _action(
+            "Ends an instance.", [*instance, reason, recursive], body=_payload("Becomes its output.")
+        ),
+        "purge": _action("Removes a finished instance.", [*instance, recursive, force]),
+    }
+    return {f"{one}/{verb}": {"post": operation} for verb, operation in found.items()}
 
 
 def _list_filters() -> list[Json]:
@@ -284,6 +270,7 @@ def _operation(
 def _action(summary: str, parameters: list[Json], *, body: Json | None = None) -> Json:
     answers = {
         202: _content("Done.", {"type": "object", "maxProperties": 0}),
+        403: _error("A browser sent it for a page of another site."),
         409: _error("The instance's state does not allow it."),
     }
     return _operation(summary, parameters, {**answers, **_NO_INSTANCE}, body=body)

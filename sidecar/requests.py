@@ -39,6 +39,14 @@ def check_encoding(raw_path: str) -> None:
         raise malformed("the path, percent-decoded, is not UTF-8") from None
 
 
+def check_site(request: web.Request) -> None:
+    """A browser says when a page of another site makes it send something: nobody who uses the API does that."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method not in ("GET", "HEAD"):
+        raise Refusal(
+            403, "ERR_CROSS_SITE", "requests that change something are not taken from pages of other sites"
+        )
+
+
 def instance_id(request: web.Request) -> str:
     """The path's instance id: 1 to 256 bytes, without control characters and '/'."""
     value = request.match_info["id"]

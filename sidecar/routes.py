@@ -21,6 +21,8 @@ class Route(NamedTuple):
     handler: Handler
     #: Dapr's error code when the operation fails for a reason that has none of its own.
     failure_code: str
+    #: Whether GET has no effect.
+    safe: bool = True
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

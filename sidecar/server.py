@@ -43,7 +43,10 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY) -> web.Application:
 
 def _add(app: web.Application, routes: list[Route]) -> None:
     for route in routes:
-        app.router.add_route(route.method, route.path, route.handler)
+        resource = app.router.add_resource(route.path)
+        resource.add_route(route.method, route.handler)
+        if route.method == "GET" and route.safe:
+            resource.add_route("HEAD", route.handler)
         app[FAILURE_CODES][route.handler] = route.failure_code
 
 
@@ -104,8 +107,9 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        # Who listens on all addresses is reached on this machine by its own.
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def start(self) -> None:
         """Listens; `ConfigurationError` when the address cannot be had."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from perdure.errors import DeadlineExceeded, InstanceNotFound
+from perdure.errors import DeadlineExceeded, InstanceNotFound, InvalidInput, StoreError, Unavailable
 from perdure.sidecar.decoded import event_json, rfc3339
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.polls import LongPolls
@@ -123,13 +123,20 @@ class WorkflowApi:
         return json_response(state_json(state))
 
     async def list(self, request: web.Request) -> web.Response:
-        page = await self._workflows.list(
-            statuses=_statuses(request),
-            name=text(request, "name") or None,
-            id_prefix=text(request, "prefix"),
-            cursor=text(request, "cursor", limit=4096) or None,
-            limit=whole(request, "limit", 100, 1, MAX_LIST),
-        )
+        cursor = text(request, "cursor", limit=4096) or None
+        try:
+            page = await self._workflows.list(
+                statuses=_statuses(request),
+                name=text(request, "name") or None,
+                id_prefix=text(request, "prefix"),
+                cursor=cursor,
+                limit=whole(request, "limit", 100, 1, MAX_LIST),
+            )
+        except StoreError as error:
+            # Only the store can read its cursors: what it refuses is the caller's, unless it cannot answer at all.
+            if cursor is None or isinstance(error, Unavailable):
+                raise
+            raise InvalidInput(f"the cursor is not one that this list gave: {error.message}") from error
         return json_response(list_json(page))
 
     async def history(self, request: web.Request) -> web.Response:

@@ -4,6 +4,8 @@ import importlib.util
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from perdure import Actor, App
 from perdure.sidecar import HttpServer
 
 
@@ -85,3 +88,54 @@ async def call(server: HttpServer) -> AsyncIterator[Caller]:
 def served_node() -> Iterator[Any]:
     with fake.ServedNode() as served:
         yield served
+
+
+@asynccontextmanager
+async def _serve_real(store: str) -> AsyncIterator[tuple[Any, str]]:
+    app = App("shop", replay_check="always")
+
+    @app.activity
+    async def double(ctx: Any, number: int) -> int:
+        return 2 * number
+
+    @app.workflow
+    async def twice(ctx: Any, number: int) -> int:
+        return await ctx.call_activity(double, input=number)
+
+    @app.workflow
+    async def waiter(ctx: Any) -> object:
+        ctx.set_custom_status({"step": 1})
+        return await ctx.wait_for_external_event("go")
+
+    @app.actor
+    class Counter(Actor):
+        async def add(self, number: int = 1) -> int:
+            value = await self.state.get("count", int, default=0) + number
+            self.state.set("count", value)
+            return value
+
+        async def nothing(self) -> None: ...
+
+        async def fail(self) -> None:
+            raise ValueError("no")
+
+        async def remind(self) -> None:
+            await self.set_reminder("later", timedelta(days=1))
+
+        async def on_reminder(self, name: str, data: object) -> None: ...
+
+    async with app.serve(store=store, http_port=0) as node:
+        yield node, node.url
+
+
+@pytest.fixture(scope="session")
+def real_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real node on a SQLite file: workflows `twice` and `waiter`, actor type `Counter`."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('node')}/state.db"
+    with fake.ServedNode(lambda: _serve_real(store)) as served:
+        yield served
+
+
+@pytest.fixture
+def caller() -> type[Caller]:
+    return Caller

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
@@ -272,9 +273,13 @@ class FakeNode:
 
 
 class ServedNode:
-    """A fake node on a port, its event loop in a thread of its own: for clients that block."""
+    """A node on a port, its event loop in a thread of its own: for clients that block. `serve` makes the node; it is
+    a fake one unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, serve: Callable[[], AbstractAsyncContextManager[tuple[Any, str]]] | None = None
+    ) -> None:
+        self._make = serve or serve_fake
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -289,14 +294,19 @@ class ServedNode:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.node = FakeNode()
-        server = HttpServer(self.node, port=0, drain_seconds=1)
-        await server.start()
-        self.url = server.url
-        self._ready.set()
-        await self._stop.wait()
-        await server.stop()
+        async with self._make() as (self.node, self.url):
+            self._ready.set()
+            await self._stop.wait()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine, run in the node's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+
+@asynccontextmanager
+async def serve_fake() -> AsyncIterator[tuple[FakeNode, str]]:
+    node = FakeNode()
+    server = HttpServer(node, port=0, drain_seconds=1)
+    await server.start()
+    yield node, server.url
+    await server.stop()

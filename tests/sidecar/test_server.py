@@ -93,6 +93,34 @@ async def test_bytes_that_are_no_request(server: HttpServer, sent: bytes) -> Non
     assert b'{"errorCode":"ERR_MALFORMED_REQUEST"' in answer
 
 
+async def test_head_is_get_without_the_body(call: Any) -> None:
+    answer = await call("HEAD", "/livez")
+    assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, b"", "13")
+    # …but not where GET calls a method.
+    assert (await call("HEAD", "/v1.0/actors/Counter/1/method/echo")).status == 405
+
+
+async def test_pages_of_other_sites_cannot_start_anything(call: Any, node: Any) -> None:
+    sent = {"Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+    answer = await call("POST", "/v1.0/workflows/dapr/echo/start", "1", headers=sent)
+    assert (answer.status, answer.code) == (403, "ERR_CROSS_SITE")
+    assert node.workflows.calls == []
+    assert (await call("GET", "/v1.0/workflows/dapr", headers=sent)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("::1", "http://[::1]:80"),
+        ("node-1", "http://node-1:80"),
+    ],
+)
+async def test_the_address_that_others_are_told(node: Any, host: str, url: str) -> None:
+    assert HttpServer(node, host, 80).url == url
+
+
 async def test_the_port_in_use_is_known(node: Any, server: HttpServer) -> None:
     assert server.port > 0
     other = HttpServer(node, port=server.port)
