@@ -61,7 +61,7 @@ class PlacementClient:
         self._table: Table | None = None
         self._in_table = False
         self._callbacks: list[TableCallback] = []
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: list[asyncio.Future[None]] = []
         self._line: _Line | None = None
         self._leader = ""
         self._failures = 0
@@ -124,11 +124,11 @@ class PlacementClient:
             if not self._running:
                 raise Unavailable("the node has left placement")
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.add(waiter)
+            self._waiting.append(waiter)
             try:
                 await waiter
             finally:
-                self._waiting.discard(waiter)
+                self._waiting.remove(waiter)
         return self._table
 
     def announce(self, member: Member) -> None:

@@ -49,7 +49,8 @@ class PlacementLeader:
         self._published = asyncio.Event()
         self._stopped = False
         self._ticker: Cancellable | None = None
-        self._peers: set[_Peer] = set()
+        #: In order of arrival, so that a seed repeats a run.
+        self._peers: dict[_Peer, None] = {}
         self._by_node: dict[str, _Peer] = {}
 
     @property
@@ -145,7 +146,7 @@ class PlacementLeader:
     def accept(self, session: Session, *, resident: bool = False) -> Receiver:
         """Takes a new link from a node; what the node sends goes to the receiver returned."""
         peer = _Peer(self, session, resident)
-        self._peers.add(peer)
+        self._peers[peer] = None
         return peer
 
     def set_aside(self, node: str) -> None:
@@ -165,7 +166,6 @@ class PlacementLeader:
             case Hello(member=member):
                 self._bind(peer, member.node)
                 self._do(service.join(member, now, resident=peer.resident))
-                self._tick_soon()
             case Heartbeat(node=node, at=at, applied=applied):
                 self._bind(peer, node)
                 self._do(service.heard(node, at, applied, now))
@@ -175,13 +175,14 @@ class PlacementLeader:
                 self._do(service.leave(node, now))
             case _:
                 _log.warning("placement message ignored", extra=fields(kind=type(message).__name__))
+        self._tick_soon()
 
     def _bind(self, peer: _Peer, node: str) -> None:
         peer.node = node
         self._by_node[node] = peer
 
     def _closed(self, peer: _Peer) -> None:
-        self._peers.discard(peer)
+        self._peers.pop(peer, None)
         # A node that is back on another link already has lost nothing.
         if peer.node and self._by_node.get(peer.node) is peer:
             del self._by_node[peer.node]

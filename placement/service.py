@@ -15,7 +15,7 @@ from perdure.errors import ConfigurationError
 from perdure.placement.member import Member
 from perdure.placement.messages import Pulse, TableUpdate, ToNode
 from perdure.placement.options import PlacementOptions
-from perdure.placement.table import Table, assign
+from perdure.placement.table import Table, assign, takes_from_members
 from perdure.statestore.contract import Fence, TypePartition
 
 
@@ -89,6 +89,8 @@ class PlacementService:
         self._writing: Table | None = None
         self._renew: set[TypePartition] = set()
         self._changed = False
+        #: Until when the last table has to stand.
+        self._quiet_until = -math.inf
         self._ended = False
         self._seats: dict[str, _Seat] = {}
         if previous is not None and not exclusive:
@@ -114,8 +116,8 @@ class PlacementService:
 
     @property
     def mortal(self) -> bool:
-        """Whether some member dies unless it is heard, so that `tick` has to be called."""
-        return any(seat.deadline < math.inf for seat in self._seats.values())
+        """Whether `tick` has to be called: some member dies unless it is heard, or a change has to wait."""
+        return self._changed or any(seat.deadline < math.inf for seat in self._seats.values())
 
     def start(self) -> list[Action]:
         """Stores the table found under the new term, with nothing moved: so the store refuses the last leader from
@@ -144,12 +146,18 @@ class PlacementService:
         if seat is None:
             seat = self._seats[member.node] = _Seat(member, 0.0)
         seat.member = member
-        seat.awaited = False
+        self._back(seat, now)
         seat.deadline = math.inf if resident else now + self._options.silence
-        actions = self._propose()
+        actions = self._propose(now)
         if self._table is not None and self._table.members.get(member.node) == member:
             actions.append(Send(member.node, TableUpdate(self._table)))
         return actions
+
+    def _back(self, seat: _Seat, now: float) -> None:
+        """A member has come over from the last leader, whose word it may believe for a while yet."""
+        if seat.awaited:
+            seat.awaited = False
+            self._quiet_until = max(self._quiet_until, now + self._options.word)
 
     def _retire_predecessor(self, member: Member, now: float) -> None:
         """A process that is back at its address under another name has lost its former self: waiting for that one
@@ -172,9 +180,12 @@ class PlacementService:
             return []
         actions: list[Action] = []
         if seat.awaited:
-            seat.awaited = False
-            actions += self._propose()
+            self._back(seat, now)
+            actions += self._propose(now)
         seat.deadline = max(seat.deadline, now + self._options.silence)
+        if self._writing is not None and node not in self._writing.members:
+            # It was dead, and is back too late: the table that takes all it has is on its way.
+            return actions
         seat.word_at = now
         if applied < self._table.name:
             actions.append(Send(node, TableUpdate(self._table)))
@@ -192,7 +203,7 @@ class PlacementService:
         """A node that has stopped all work goes."""
         if self._seats.pop(node, None) is not None:
             self._changed = True
-        return self._propose()
+        return self._propose(now)
 
     def set_aside(self, node: str, now: float) -> list[Action]:
         """Takes a node out although its link stands: it gets no more words, and is out when the last one is no
@@ -212,7 +223,7 @@ class PlacementService:
             owned = self._table.held(node).keys() & set(held)
             self._changed = self._changed or bool(owned)
             self._renew |= owned
-        return self._propose()
+        return self._propose(now)
 
     def tick(self, now: float, late: float = 0.0) -> list[Action]:
         """Removes the dead. `late`: by how much this call comes after its time; while the service itself stood still
@@ -224,23 +235,37 @@ class PlacementService:
         for node in dead:
             del self._seats[node]
             self._changed = True
-        return self._propose()
+        return self._propose(now)
 
     def stored(self, table: Table, now: float) -> list[Action]:
         """The store has the table."""
         if self._ended or table is not self._writing:
             return []
         self._writing = None
+        if self._waits_for_words and takes_from_members(self._table, table):
+            self._quiet_until = now + self._options.word
         self._table = table
-        return [Publish(table), *self._propose()]
+        return [Publish(table), *self._propose(now)]
+
+    @property
+    def _waits_for_words(self) -> bool:
+        """Residents learn of a table in the same moment, in order; other nodes go by words."""
+        return not self._exclusive or any(seat.deadline < math.inf for seat in self._seats.values())
 
     def refused(self) -> None:
         """The store knows a higher term: another leads."""
         self._ended = True
 
-    def _propose(self) -> list[Action]:
-        """The next table, if one is due. Changes that come while one is being stored share the next."""
+    def _propose(self, now: float) -> list[Action]:
+        """The next table, if one is due. Changes that come while one is being stored share the next.
+
+        INVARIANT: whoever lost a partition by one table believes no word from before it when the next is published.
+        The owner by the next asks only the owner by this one, who may be gone or may never have had it, and takes it
+        at once: nobody would ask the node that still answers from memory.
+        """
         if self._ended or self._writing is not None or not self._changed or not self.settled:
+            return []
+        if now < self._quiet_until:
             return []
         base = self._table or self._previous
         members = [seat.member for seat in self._seats.values()]

@@ -30,6 +30,10 @@ class Table(msgspec.Struct, frozen=True):
     #: Per actor type, the name of the table by which each partition's owner takes it: tables that leave a
     #: partition where it is leave this too, or every change would fence everybody.
     fences: dict[str, tuple[Fence, ...]]
+    #: Per actor type, whom the owner of each partition asks to release it before it takes it: the owner in the table
+    #: just before that of the fence, if it is still a member and another node; else None. A node may have missed
+    #: tables, so it cannot tell this from the one it knows.
+    formers: dict[str, tuple[str | None, ...]]
     #: Where the service that made this table is reached; empty in an embedded process.
     leader: str = ""
 
@@ -46,6 +50,11 @@ class Table(msgspec.Struct, frozen=True):
     def assigned(self, actor_type: str, partition: int) -> Fence | None:
         """The fence under which a partition's owner takes it; None when it has none."""
         row = self.fences.get(actor_type)
+        return row[partition] if row is not None else None
+
+    def former(self, actor_type: str, partition: int) -> str | None:
+        """The member that its owner asks to release a partition; None when there is none to ask."""
+        row = self.formers.get(actor_type)
         return row[partition] if row is not None else None
 
     def same_placement(self, other: Table) -> bool:
@@ -107,7 +116,11 @@ def assign(
         actor_type: _fences(actor_type, row, previous, Fence(term, epoch), renewed.get(actor_type, ()))
         for actor_type, row in owners.items()
     }
-    return Table(term, epoch, partitions, present, owners, fences, leader)
+    formers = {
+        actor_type: _formers(actor_type, row, fences[actor_type], previous, present)
+        for actor_type, row in owners.items()
+    }
+    return Table(term, epoch, partitions, present, owners, fences, formers, leader)
 
 
 def _owners(
@@ -136,6 +149,45 @@ def _fences(
     )
 
 
+def _formers(
+    actor_type: str,
+    owners: tuple[str, ...],
+    fences: tuple[Fence, ...],
+    previous: Table | None,
+    present: Collection[str],
+) -> tuple[str | None, ...]:
+    if previous is None or actor_type not in previous.owners:
+        return (None,) * len(owners)
+    before, had, asked = (
+        previous.owners[actor_type],
+        previous.fences[actor_type],
+        previous.formers[actor_type],
+    )
+    candidates = asked if fences == had else _candidates(before, had, asked, fences)
+    return tuple(
+        [
+            node if node in present and node != owner else None
+            for node, owner in zip(candidates, owners, strict=True)
+        ]
+    )
+
+
+def _candidates(
+    before: tuple[str, ...], had: tuple[Fence, ...], asked: tuple[str | None, ...], fences: tuple[Fence, ...]
+) -> list[str | None]:
+    return [
+        earlier if fence == old else owner
+        for owner, old, earlier, fence in zip(before, had, asked, fences, strict=True)
+    ]
+
+
+def takes_from_members(old: Table | None, new: Table) -> bool:
+    """Whether the new table takes a partition from a node that stays a member, and so may not know it yet."""
+    return old is not None and any(
+        move.before != move.after and move.before in new.members for move in diff(old, new)
+    )
+
+
 def diff(old: Table | None, new: Table) -> list[Move]:
     """What changes hands between two tables, ordered by type and partition.
 
@@ -160,17 +212,18 @@ def diff(old: Table | None, new: Table) -> list[Move]:
 
 
 class _Wire(msgspec.Struct, array_like=True, tag="table-1"):
-    """A table as stored and sent: nodes and fences are written once and numbered."""
+    """A table as stored and sent: nodes (in the order of the members) and fences are written once and numbered."""
 
     term: int
     epoch: int
     partitions: int
     leader: str
     members: list[Member]
-    nodes: list[str]
     names: list[tuple[int, int]]
     owners: dict[str, list[int]]
     fences: dict[str, list[int]]
+    #: 0 for none, else the node's number + 1.
+    formers: dict[str, list[int]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -179,9 +232,12 @@ _decoder = msgspec.msgpack.Decoder(_Wire)
 
 def encode(table: Table) -> bytes:
     """The table as bytes, the same for equal tables."""
-    nodes = sorted({owner for row in table.owners.values() for owner in row})
+    # Formers are members too.
+    nodes = sorted(table.members)
     names = sorted({fence for row in table.fences.values() for fence in row})
     node_index = {node: index for index, node in enumerate(nodes)}
+    former_index: dict[str | None, int] = {None: 0}
+    former_index.update((node, index + 1) for node, index in node_index.items())
     name_index = {name: index for index, name in enumerate(names)}
     return _encoder.encode(
         _Wire(
@@ -190,10 +246,10 @@ def encode(table: Table) -> bytes:
             table.partitions,
             table.leader,
             [member for _, member in sorted(table.members.items())],
-            nodes,
             [(name.term, name.epoch) for name in names],
             {key: [node_index[owner] for owner in row] for key, row in sorted(table.owners.items())},
             {key: [name_index[fence] for fence in row] for key, row in sorted(table.fences.items())},
+            {key: [former_index[node] for node in row] for key, row in sorted(table.formers.items())},
         )
     )
 
@@ -202,15 +258,17 @@ def decode(data: bytes) -> Table:
     """The table of these bytes. `CorruptState` when they are none."""
     try:
         wire = _decoder.decode(data)
-        owners = {key: _pick(row, wire.nodes, wire.partitions) for key, row in wire.owners.items()}
+        nodes = [member.node for member in wire.members]
+        owners = {key: _pick(row, nodes, wire.partitions) for key, row in wire.owners.items()}
         names = [Fence(term, epoch) for term, epoch in wire.names]
         fences = {key: _pick(row, names, wire.partitions) for key, row in wire.fences.items()}
-        if owners.keys() != fences.keys():
-            raise ValueError("owners and fences are of different actor types")
+        formers = {key: _pick(row, [None, *nodes], wire.partitions) for key, row in wire.formers.items()}
+        if not owners.keys() == fences.keys() == formers.keys():
+            raise ValueError("its rows are of different actor types")
     except (msgspec.DecodeError, ValueError, IndexError) as error:
         raise CorruptState(f"The placement table cannot be read: {error}") from error
     members = {member.node: member for member in wire.members}
-    return Table(wire.term, wire.epoch, wire.partitions, members, owners, fences, wire.leader)
+    return Table(wire.term, wire.epoch, wire.partitions, members, owners, fences, formers, wire.leader)
 
 
 def _pick(row: list[int], values: list[T], size: int) -> tuple[T, ...]:

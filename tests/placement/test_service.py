@@ -61,6 +61,7 @@ def three() -> Driver:
     driver = Driver()
     for node in "abc":
         driver.join(member(node))
+    driver.tick(0.4)
     return driver
 
 
@@ -143,6 +144,21 @@ def test_silence_takes_a_node_out_and_its_next_word_shows_it_that() -> None:
     assert "b" in driver.nodes
 
 
+def test_a_node_that_is_back_while_its_removal_is_stored_gets_no_word() -> None:
+    driver = three()
+    service = driver.service
+    driver.beat("a", "c", now=2.9)
+    (removal,) = service.tick(3.0)
+    assert isinstance(removal, StoreTable)
+    assert service.join(member("b"), 3.05) == [Send("b", TableUpdate(driver.table))]
+    assert service.heard("b", 3.1, driver.table.name, 3.1) == []
+    assert service.heard("a", 3.1, driver.table.name, 3.1) == [Send("a", Pulse(driver.table.name, 3.1))]
+    published, back = service.stored(removal.table, 3.2)
+    assert published == Publish(removal.table)
+    assert isinstance(back, StoreTable)
+    assert set(back.table.members) == {"a", "b", "c"}
+
+
 def test_a_service_that_stood_still_does_not_hold_it_against_others() -> None:
     driver = three()
     driver.run(driver.service.tick(8.0, 7.9), 8.0)
@@ -190,11 +206,14 @@ def test_a_new_leader_changes_nothing_before_its_members_had_their_time() -> Non
     assert driver.nodes == {"a", "b", "d"}
 
 
-def test_once_all_are_back_a_new_leader_need_not_wait() -> None:
+def test_once_all_are_back_a_new_leader_waits_only_for_the_last_leaders_word() -> None:
     driver = Driver(three().table, term=2)
     driver.join(member("d"), 0.1)
     for node in "abc":
         driver.join(member(node), 0.2)
+    driver.tick(0.5)
+    assert driver.table.name == (2, 5)
+    driver.tick(0.61)
     assert driver.nodes == {"a", "b", "c", "d"}
 
 
@@ -246,6 +265,22 @@ def test_a_node_set_aside_is_out_when_its_last_word_has_lapsed() -> None:
     assert driver.nodes == {"a", "c"}
     driver.join(member("b"), 1.5)
     assert "b" in driver.nodes
+
+
+def test_a_table_that_takes_from_members_stands_until_no_word_from_before_it_is_believed() -> None:
+    """c gets partitions of a and b, and leaves at once: b must not take those of a while a may still answer."""
+    driver = Driver()
+    driver.join(member("a"), 1.0)
+    driver.join(member("b"), 1.0)
+    driver.beat("a", "b", now=2.0)
+    driver.join(member("c"), 2.0)
+    assert driver.nodes == {"a", "b", "c"}
+    driver.run(driver.service.leave("c", 2.1), 2.1)
+    driver.tick(2.35)
+    assert driver.nodes == {"a", "b", "c"}
+    assert driver.service.mortal
+    driver.tick(2.4)
+    assert driver.nodes == {"a", "b"}
 
 
 def test_a_refused_write_ends_the_leadership() -> None:

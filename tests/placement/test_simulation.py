@@ -59,7 +59,7 @@ class Process:
         self._loop = loop
         self._rng = rng
         self._held: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self.paused = False
         self.dead = False
 
@@ -77,8 +77,8 @@ class Process:
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         task = self._loop.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
         return task
 
     def token(self, size: int = 16) -> bytes:
@@ -229,6 +229,8 @@ class Node:
     def __init__(self, world: World, name: str) -> None:
         self.process = Process(world.loop, world.rng)
         self.name = name
+        #: What it let go when another asked, and the other's fence.
+        self.released: dict[TypePartition, Fence] = {}
         member = Member(name, f"{name}:1", "shop", "default", TYPES)
         self.client = PlacementClient(
             member, self.process, world.network.connect(name, self.process), locate=self._locate
@@ -296,15 +298,21 @@ class World:
             assert set(row) <= set(new.members)
         for move in diff(old, new):
             if move.after == node.name and move.fence is not None:
-                # It need not ask who is gone; who is there has 1 s to answer.
-                asked = self.last_owner(move.held, move.fence)
-                wait = 1.0 if asked in new.members else 0.0
-                takes = self.taken.setdefault(move.held, {})
-                takes.setdefault(move.fence, self.loop.time() + wait)
+                at = self.loop.time() + self.ask(new, move.held, move.fence)
+                self.taken.setdefault(move.held, {}).setdefault(move.fence, at)
 
-    def last_owner(self, held: TypePartition, fence: Fence) -> str | None:
-        before = [name for name in self.tables if name < fence]
-        return self.tables[max(before)].owner(*held) if before else None
+    def ask(self, table: Table, held: TypePartition, fence: Fence) -> float:
+        """After how long the new owner takes a partition: at once if there is nobody to ask, when the former owner
+        has let go, or after 1 s without an answer."""
+        former = table.former(*held)
+        if former is None:
+            return 0.0
+        assert former in table.members
+        node = self.nodes.get(former)
+        if node is None or node.process.paused or self.rng.random() < 0.3:
+            return 1.0
+        node.released[held] = max(fence, node.released.get(held, fence))
+        return 0.0
 
     def check(self) -> None:
         """No node that would answer reads from memory has lost what it would read."""
@@ -314,6 +322,8 @@ class World:
             if node.process.paused or table is None or not node.client.fresh():
                 continue
             for held, fence in table.held(node.name).items():
+                if fence < node.released.get(held, fence):
+                    continue
                 for taken, at in self.taken.get(held, {}).items():
                     assert taken <= fence or at >= now, f"{node.name} trusts {held} {fence}, taken as {taken}"
 

@@ -166,6 +166,22 @@ def test_a_partition_that_went_and_came_back_shows_as_a_move() -> None:
     assert [(move.before, move.after) for move in diff(first, third)] == [("a", "a")] * 4
 
 
+def test_the_new_owner_asks_the_owner_of_just_before_if_that_is_still_there() -> None:
+    a, b, c = member("a"), member("b", weight=0), member("c", weight=0)
+    first = assign([a, b, c], None, 1, 1, 1)
+    assert first.former("Cart", 0) is None
+    b, a = member("b"), member("a", weight=0)
+    second = assign([a, b, c], first, 1, 2, 1)
+    assert (second.owner("Cart", 0), second.former("Cart", 0)) == ("b", "a")
+    unmoved = assign([a, b, c, member("d", weight=0)], second, 1, 3, 1)
+    assert (unmoved.former("Cart", 0), unmoved.assigned("Cart", 0)) == ("a", Fence(1, 2))
+    third = assign([a, member("c")], unmoved, 1, 4, 1)
+    assert (third.owner("Cart", 0), third.former("Cart", 0)) == ("c", None)
+    assert assign([b, c], second, 1, 3, 1).former("Cart", 0) is None, "a is gone"
+    assert assign([a, b], second, 1, 3, 1, renew=[TypePartition("Cart", 0)]).former("Cart", 0) is None
+    assert second.former("Other", 0) is None
+
+
 def test_a_type_that_nobody_hosts_has_no_owner() -> None:
     table = assign([member("a", "Cart")], None, 1, 1, 4)
     gone = assign([member("a", "Other")], table, 1, 2, 4)
@@ -197,6 +213,6 @@ def test_a_damaged_row_is_told() -> None:
     data = encode(assign([member("a"), member("b")], None, 1, 1, 4))
     raw = msgspec.msgpack.decode(data)
     for row in ([0, 1, 0], [0, 1, 0, 2], [0, 1, 0, -1]):
-        damaged = msgspec.msgpack.encode([*raw[:8], {"Cart": row}, raw[9]])
+        damaged = msgspec.msgpack.encode([*raw[:7], {"Cart": row}, *raw[8:]])
         with pytest.raises(CorruptState):
             decode(damaged)
