@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Collection, Sequence
 from types import CodeType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -20,12 +20,14 @@ from perdure.logs import fields
 from perdure.payload import Payload
 from perdure.placement.embedded import EmbeddedPlacement
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
-from perdure.sidecar.server import HttpServer
 from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
 from perdure.statestore.urls import open_store
 from perdure.watchdog import Watchdog
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
+
+if TYPE_CHECKING:
+    from perdure.sidecar.server import HttpServer
 
 log = logging.getLogger("perdure.node")
 
@@ -131,6 +133,9 @@ class Node:
             )
             self._watchdog.start()
         if self.options.http_port is not None:
+            # Late: half of the time that importing perdure takes would be aiohttp's.
+            from perdure.sidecar.server import HttpServer
+
             self._server = HttpServer(self, self.options.host, self.options.http_port)
             await self._server.start()
             announce = getattr(self.store, "announce", None)
