@@ -150,6 +150,10 @@ class WorkflowBehaviour:
 
     def committed(self, turn: Turn) -> None:
         self._stall_turn = self._stalling = None
+        instance = self.instance
+        if instance is not None and instance.inbox:
+            # This turn was not one of the code: the step that was to follow has been used up by it.
+            self.activation.wake()
         if self.waiters:
             self._tell_waiters()
         if self.engine.replay_check.wants(self, turn):
