@@ -42,7 +42,7 @@ class ActivityHost:
         self._queues: tuple[deque[ActivityRequest], deque[ActivityRequest]] = (deque(), deque())
         self._limits = (max_async, max_threads)
         self._running = [0, 0]
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[tuple[str, int], asyncio.Task[Any]] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._closing = False
 
@@ -89,9 +89,9 @@ class ActivityHost:
     def _start(self, kind: int, definition: ActivityDefinition, request: ActivityRequest) -> None:
         self._running[kind] += 1
         run = self._run_async if kind == 0 else self._run_thread
-        task = self._engine.clock.spawn(run(definition, request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[request.execution_id, request.task_id] = self._engine.clock.spawn(
+            run(definition, request)
+        )
 
     async def _run_async(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
         bind(self._engine.caller)
@@ -102,14 +102,12 @@ class ActivityHost:
             else:
                 result = await definition.fn(context)
             payload = definition.encode(result)
-        except asyncio.CancelledError:
-            # The node is stopping: no answer, so that another run gives it.
-            self._ended(0)
-            raise
+        except asyncio.CancelledError as error:
+            self._cancelled(0, request, error)
         except (Exception, LoopBlocked, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
             self._failed(0, request, error)
         else:
-            self._ended(0)
+            self._ended(0, request)
             self._answer(request, payload, None)
 
     async def _run_thread(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
@@ -120,13 +118,12 @@ class ActivityHost:
             payload = await loop.run_in_executor(
                 self._threads, _call, definition, ActivityContext(self._engine.app_id, request)
             )
-        except asyncio.CancelledError:
-            self._ended(1)
-            raise
+        except asyncio.CancelledError as error:
+            self._cancelled(1, request, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
             self._failed(1, request, error)
         else:
-            self._ended(1)
+            self._ended(1, request)
             self._answer(request, payload, None)
 
     def _failed(self, kind: int, request: ActivityRequest, error: BaseException) -> None:
@@ -136,11 +133,20 @@ class ActivityHost:
                 instance=request.instance_id, activity=request.name, task=request.task_id, error=repr(error)
             ),
         )
-        self._ended(kind)
+        self._ended(kind, request)
         self._answer(request, None, describe(error))
 
-    def _ended(self, kind: int) -> None:
+    def _cancelled(self, kind: int, request: ActivityRequest, error: BaseException) -> None:
+        if self._closing:
+            # By the node, which is stopping: no answer, so that another run gives it.
+            self._ended(kind, request)
+        else:
+            # By the user's own code: a failure as any other.
+            self._failed(kind, request, error)
+
+    def _ended(self, kind: int, request: ActivityRequest) -> None:
         self._running[kind] -= 1
+        self._tasks.pop((request.execution_id, request.task_id), None)
         if self._queues[kind] and not self._closing:
             request = self._queues[kind].popleft()
             self._start(kind, self._engine.registry.get_activity(request.name), request)
@@ -152,9 +158,6 @@ class ActivityHost:
         def answered(_: Any) -> None:
             # Whatever the answer, the workflow actor needs no more of this.
             self._known.pop((request.execution_id, request.task_id), None)
-            engine.dispatcher.settled(
-                ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id
-            )
 
         engine.router.send(ActorId(request.actor_type, request.instance_id), "done", done, answered)
 
@@ -171,7 +174,7 @@ class ActivityHost:
     async def close(self) -> None:
         """Cancels what runs on the loop; threads end by themselves, unheard."""
         self.stop_starting()
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         if tasks:
@@ -181,8 +184,12 @@ class ActivityHost:
 
 
 def _call(definition: ActivityDefinition, context: ActivityContext) -> Payload:
-    if definition.takes_input:
-        result = definition.fn(context, definition.decode(context._request.input))
-    else:
-        result = definition.fn(context)
+    try:
+        if definition.takes_input:
+            result = definition.fn(context, definition.decode(context._request.input))
+        else:
+            result = definition.fn(context)
+    except StopIteration as error:
+        # A future cannot hold it: the activity would never end.
+        raise RuntimeError("the activity raised StopIteration") from error
     return definition.encode(result)
