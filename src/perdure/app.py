@@ -17,6 +17,7 @@ from perdure.errors import ConfigurationError
 from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
 from perdure.runtime import ActorSpec, RuntimeOptions
 from perdure.statestore.contract import StateStore
+from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import MODES
 
@@ -101,7 +102,7 @@ class App:
         host: str = "127.0.0.1",
         drain_seconds: float = DRAIN_SECONDS,
         replay_check: str | None = None,
-        blocked_after: float = 2.0,
+        blocked_after: float = BLOCKED_AFTER,
     ) -> AsyncIterator[Node]:
         """A node of this app for the length of the block, on the running event loop.
 
@@ -142,12 +143,16 @@ class App:
         log_level: str = "INFO",
         log_json: bool = False,
         drain_seconds: float = DRAIN_SECONDS,
+        blocked_after: float = BLOCKED_AFTER,
+        stuck_after: float = STUCK_AFTER,
         ready: Callable[[Node], None] | None = None,
     ) -> None:
         """Serves until SIGTERM or Ctrl-C, then stops in good order. A second signal ends the process at once.
 
         Configures logging and the process (uvloop, garbage collector), so it is for programs that do nothing else.
-        `ready` is called when the node serves.
+        Code that holds the event loop for `blocked_after` seconds is interrupted; if that does not help within
+        `stuck_after` more, the process ends with status 70, for whoever supervises it to start it again. `ready` is
+        called when the node serves.
         """
         logs.configure(log_level, as_json=log_json)
         options = NodeOptions(
@@ -155,6 +160,8 @@ class App:
             http_port=http_port,
             host=host,
             drain_seconds=drain_seconds,
+            blocked_after=blocked_after,
+            stuck_after=stuck_after,
             exit_when_stuck=True,
             runtime=RuntimeOptions(replay_check=self.replay_check),
         )

@@ -22,7 +22,7 @@ from perdure.placement.embedded import EmbeddedPlacement
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
 from perdure.statestore.urls import open_store
-from perdure.watchdog import Watchdog
+from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
 
@@ -49,9 +49,11 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     drain_seconds: float = DRAIN_SECONDS
     #: Seconds after which code that holds the event loop is interrupted; 0: never.
-    blocked_after: float = 2.0
+    blocked_after: float = BLOCKED_AFTER
     #: Whether the process ends itself when its loop stays blocked: for processes that somebody starts again.
     exit_when_stuck: bool = False
+    #: Further seconds after which it does.
+    stuck_after: float = STUCK_AFTER
     runtime: RuntimeOptions = RuntimeOptions()
 
 
@@ -129,6 +131,7 @@ class Node:
                 self._user_codes(),
                 waits=[type(self.store).commit_now.__code__] if isinstance(self.store, QuickStore) else (),
                 blocked_after=self.options.blocked_after,
+                stuck_after=self.options.stuck_after,
                 may_exit=self.options.exit_when_stuck,
             )
             self._watchdog.start()
