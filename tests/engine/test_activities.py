@@ -394,3 +394,33 @@ async def test_map_bounds_what_runs_at_once(place: Any, run: Any) -> None:
     async with place.serve(app) as node:
         assert (await run(node.client, mapped)).output == list(range(30))
         assert 1 < most <= 4
+
+
+async def test_code_that_cancels_itself_or_stops_an_iteration_has_failed(memory_place: Any, run: Any) -> None:
+    """Both are control flow to asyncio and to futures; taken as such, the activity would never end."""
+    app = App("endings")
+
+    @app.activity
+    async def cancelled(ctx: ActivityContext) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    @app.activity
+    def stopped(ctx: ActivityContext) -> None:
+        raise StopIteration(3)
+
+    @app.workflow
+    async def both(ctx: WorkflowContext) -> list[str]:
+        errors = []
+        for activity in (cancelled, stopped):
+            try:
+                await ctx.call_activity(activity)
+            except TaskFailedError as error:
+                errors.append(error.details.type)
+        return errors
+
+    async with app.serve(store="memory://") as node:
+        await node.client.schedule_new_workflow(both, instance_id="b")
+        state = await node.client.wait_for_workflow_completion("b", timeout=10)
+    assert state.output == ["CancelledError", "RuntimeError"]
