@@ -34,6 +34,8 @@ log = logging.getLogger("perdure.actors")
 #: failure in a row up to the last.
 RETRY_FIRST = 0.1
 RETRY_LAST = 30.0
+#: Seconds between looks at a commit that has to settle before the actor can be read.
+OUTSTANDING = 0.01
 
 
 class Phase(enum.Enum):
@@ -181,6 +183,11 @@ class Activation:
     async def _load(self, then: Callable[[Snapshot | None], None] | None = None) -> None:
         attempt = 0
         while self.phase is LOADING:
+            if self.host.committer.outstanding(self.actor):
+                # The last activation's, from before this node lost the partition and got it back: what it comes to
+                # is part of what is to be read, and the committer takes no second one beside it.
+                await self.host.clock.sleep(OUTSTANDING)
+                continue
             try:
                 snapshot = await self.host.store.load(self.actor)
             except CorruptState as error:

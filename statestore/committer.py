@@ -68,6 +68,10 @@ class Committer:
         """So many commits are outstanding that no new work should be taken."""
         return len(self._outstanding) >= FULL
 
+    def outstanding(self, actor: ActorId) -> bool:
+        """Whether a commit of this actor was submitted whose `done` was not called yet."""
+        return actor in self._outstanding
+
     def submit(self, commit: Commit, done: Done) -> None:
         """Has the commit written, and then calls `done` once with its result, from the event loop. An actor has at
         most one commit outstanding: a second one would be in a batch with the first."""

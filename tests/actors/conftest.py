@@ -119,6 +119,16 @@ class TestClock:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Cut:
+    """A store that never answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def never(*args: Any) -> None:
+            await asyncio.Event().wait()
+
+        return never
+
+
 class Everywhere:
     """A locator for which one node owns all there is."""
 
@@ -163,7 +173,7 @@ class Rig:
             assert isinstance(taken, Taken)
             self.host.own(key, fence, crashed=not taken.released)
         self.host.reminders.owned()
-        await self.settle()
+        await self.spin()
 
     def lose(self) -> None:
         """The node loses all its partitions."""
@@ -190,9 +200,12 @@ class Rig:
     async def settle(self) -> None:
         """Returns when nothing goes on without time passing."""
         quiet = 0
-        while quiet < 6:
+        for _ in range(20_000):
             await asyncio.sleep(0)
             quiet = 0 if self.host.busy or self.committer.pending else quiet + 1
+            if quiet == 6:
+                return
+        raise AssertionError("something goes on without end, or waits for time to pass")
 
     async def spin(self, times: int = 20) -> None:
         """Lets everything go as far as it can, also where a turn waits for the test."""
@@ -210,16 +223,24 @@ class Rig:
         await self.clock.advance(seconds, self.spin)
         await self.settle()
 
+    def cut(self) -> None:
+        """Nothing of this node reaches the store any more."""
+        self.host.store = self.committer._store = Cut()
+
     async def crash(self) -> None:
         """Nothing of this node happens any more; the store has what it has."""
         self.router.close()
+        self.cut()
+        self.clock.dead = True
+        # A coroutine that is cancelled before its first step is one that nobody awaited.
+        await self.spin(5)
         await self.clock.kill()
 
     async def stop(self) -> None:
         self.router.close()
         self.host.close()
         await self.spin()
-        await self.clock.kill()
+        await self.crash()
 
     @staticmethod
     def partition(actor_id: str) -> int:
@@ -252,3 +273,8 @@ async def start(store: TestStore) -> AsyncIterator[Start]:
 @pytest.fixture
 def new_store() -> type[TestStore]:
     return TestStore
+
+
+@pytest.fixture
+def rig_class() -> type[Rig]:
+    return Rig
