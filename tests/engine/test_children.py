@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -146,7 +145,7 @@ async def test_a_retried_child_gets_another_id(app: App, place: Any, run: Any) -
         assert len(set(seen)) == 3
 
 
-async def test_a_child_that_nobody_awaits_still_runs(app: App, place: Any, run: Any) -> None:
+async def test_a_child_that_nobody_awaits_still_runs(app: App, place: Any, run: Any, eventually: Any) -> None:
     @app.workflow
     async def leave(ctx: WorkflowContext) -> str:
         ctx.call_child_workflow("double", input=3, instance_id="kid")
@@ -154,10 +153,11 @@ async def test_a_child_that_nobody_awaits_still_runs(app: App, place: Any, run: 
 
     async with place.serve(app) as node:
         assert (await run(node.client, leave)).output == "left"
-        end = asyncio.get_running_loop().time() + 10
-        while await node.client.get_workflow_state("kid") is None:
-            assert asyncio.get_running_loop().time() < end
-            await asyncio.sleep(0.002)
+
+        async def born() -> bool:
+            return await node.client.get_workflow_state("kid") is not None
+
+        await eventually(born)
         assert (await node.client.wait_for_workflow_completion("kid", timeout=10)).output == 6
 
 
@@ -209,7 +209,7 @@ async def test_purging_a_parent_deletes_its_children(app: App, place: Any, run: 
         await eventually(gone)
 
 
-async def test_a_start_that_comes_after_its_purge_is_refused(app: App, place: Any) -> None:
+async def test_a_start_that_comes_after_its_purge_is_refused(app: App, place: Any, eventually: Any) -> None:
     """A cascaded terminate or purge may overtake the child's start."""
     async with place.serve(app) as node:
         client, engine = node.client, node.runtime.engine
@@ -217,8 +217,7 @@ async def test_a_start_that_comes_after_its_purge_is_refused(app: App, place: An
         answers: list[Any] = []
         await client._request("late", "terminate", Terminate(recursive=True, start_id="the-start"))
         engine.router.send(engine.actor("late"), "start", start, answers.append)
-        while not answers:
-            await asyncio.sleep(0.002)
+        await eventually(lambda: answers)
         assert type(answers[0]).__name__ == "Purged"
         assert await client.get_workflow_state("late") is None
         # Another start is another instance.
