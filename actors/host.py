@@ -83,6 +83,8 @@ class ActorHost:
         self.on_fenced: Callable[[str, int, Fence, Fence | None], None] = lambda *_: None
         #: True for an actor whose owed work is under way although it has no activation.
         self.accounted: Callable[[ActorId], bool] = lambda _: False
+        #: Called with a test of whether an actor was in one of the partitions that were just lost.
+        self.on_disowned: Callable[[Callable[[ActorId], bool]], None] = lambda _: None
         self._max_active = max_active
         self._evicting = False
         self._accepting = True
@@ -173,6 +175,9 @@ class ActorHost:
         for activation in gone:
             self.activations.pop(activation.actor, None)
             activation.drop(reason)
+        self.on_disowned(
+            lambda actor: TypePartition(actor.type, partition_of(actor.id, self.partitions)) in lost
+        )
 
     def fenced(self, actor_type: str, partition: int, fence: Fence, stored: Fence | None) -> None:
         key = TypePartition(actor_type, partition)

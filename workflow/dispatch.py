@@ -183,11 +183,11 @@ class Dispatcher:
         engine = self._engine
         now = engine.clock.monotonic()
         for task, out in list(self._out.items()):
-            if not out.node or now - out.since < LOOK:
+            if not out.node:
                 continue
             lost = not engine.locator.present(out.node)
-            if out.node == engine.node and not engine.activities.knows(task.execution_id, task.task_id):
-                lost = True
+            if out.node == engine.node and now - out.since >= LOOK:
+                lost = lost or not engine.activities.knows(task.execution_id, task.task_id)
             if lost:
                 log.warning(
                     "activity.sent_again",
@@ -195,6 +195,14 @@ class Dispatcher:
                 )
                 out.node, out.since = "", now
                 self._send(task, out)
+
+    def disowned(self, lost: Callable[[ActorId], bool]) -> None:
+        """Other nodes own these actors now, and know better what of theirs is out."""
+        for actor in [actor for actor in self._actors if lost(actor)]:
+            del self._actors[actor]
+        for task in [task for task in self._out if task.actor not in self._actors]:
+            del self._out[task]
+        self._children = {task for task in self._children if not lost(task.actor)}
 
     def accounted(self, actor: ActorId) -> bool:
         """Whether a request of this instance is with a node: what it owes is under way, also when it is not in

@@ -93,6 +93,11 @@ class WorkflowEngine:
             self.dispatcher.check()
             self.clock.call_later(LOOK, self._look)
 
+    def table_changed(self) -> None:
+        """A node may have left that had activities of instances that live here."""
+        if not self.router.closed:
+            self.dispatcher.check()
+
     # --- ActorType ---------------------------------------------------------------------------------------------------
 
     def create(self, activation: Activation) -> WorkflowBehaviour:

@@ -235,6 +235,9 @@ class Work:
     def activity_done(self, message: Message) -> None:
         body: ActivityDone = message.body
         instance = self.behaviour.instance
+        # The owner sent the request, whichever node ran it.
+        settled = self.engine.dispatcher.settled
+        self.turn.effects.append((settled, (self.actor, body.execution_id, body.task_id)))
         if instance is None:
             self.answer(message)
             return

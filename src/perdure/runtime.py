@@ -102,12 +102,14 @@ class Runtime:
         )
         self.engine.dispatcher.unregistered_grace = options.unregistered_grace
         self.host.accounted = self.engine.accounted
+        self.host.on_disowned = self.engine.dispatcher.disowned
         self.ownership = Ownership(self.host, placement)
         self.client = WorkflowClient(self.engine)
 
     async def start(self) -> None:
         """Serves what the newest table gives this node, and follows the tables to come."""
         self.placement.on_table(self.ownership.applied)
+        self.placement.on_table(lambda _, __: self.engine.table_changed())
         self.host.start()
         self.engine.start()
         table = self.placement.table

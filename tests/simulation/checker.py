@@ -37,6 +37,7 @@ from perdure.workflow.requests import (
     ActivityDone,
     ActivityRequest,
     ChildDone,
+    Outgoing,
     Raise,
     Start,
     Terminate,
@@ -194,7 +195,7 @@ class Checker:
             shadow.inbox.pop(number, None)
         for number in change.settled_outbox:
             self.require(number in shadow.outbox, "an outbox key was deleted twice", commit.actor, number)
-            del shadow.outbox[number]
+            self._settled(shadow, shadow.outbox.pop(number))
         self._history(shadow, change, kept_inbox, old.turn if old is not None else 0)
         for number, body in change.inbox:
             self._received(shadow, number, body)
@@ -206,8 +207,11 @@ class Checker:
 
     def _reset(self, shadow: Shadow, change: Change) -> None:
         kept = {number for number, _ in change.outbox}
-        self.require(kept.issuperset(shadow.outbox), "a reset dropped outbox keys", shadow.actor)
+        for number, entry in shadow.outbox.items():
+            if number not in kept:
+                self._settled(shadow, entry)
         shadow.clear()
+        shadow.reset_at = self.loop.now
 
     def _life(self, shadow: Shadow, old: Any) -> None:
         meta = shadow.meta
@@ -387,8 +391,41 @@ class Checker:
         shadow.inbox[number] = body
 
     def _outgoing(self, body: object) -> None:
-        if isinstance(body, Terminate):
-            self.cascades.add(body.start_id)
+        """An outbox key is a decision too: it outlives the history that took it."""
+        match body:
+            case Terminate():
+                self.cascades.add(body.start_id)
+            case Start():
+                self.starts.add(body.start_id)
+            case Raise():
+                self.sent.add(token_of(body.data))
+            case ActivityRequest():
+                self.scheduled.add(_task_key(body))
+
+    def _settled(self, shadow: Shadow, entry: Outgoing) -> None:  # 4
+        """Its outbox key goes: it was delivered."""
+        if self.rolled_back:
+            return
+        target = self.shadows.get(ActorId(entry.type, entry.id))
+        body, delivered = entry.body, True
+        match body:
+            case ActivityRequest():
+                delivered = _task_key(body) in self.ended_runs or shadow.actor.id in self.crashed
+            case Start():
+                delivered = body.start_id in self.created or body.start_id in self.cascades
+            case Raise() if target is not None and target.active_since is not None:
+                token = token_of(body.data)
+                passed = target.reset_at >= 0 or token in target.tokens or token in target.gone
+                delivered = passed
+            case ChildDone() if target is not None and target.meta is not None:
+                task = target.open.get(body.task_id)
+                waits = task is not None and task.nonce == body.nonce
+                received = any(
+                    isinstance(other, ChildDone) and other.task_id == body.task_id
+                    for other in target.inbox.values()
+                )
+                delivered = not waits or received or target.meta.execution_id != body.execution_id
+        self.require(delivered, "an outbox key was deleted before its delivery", shadow.actor, body)
 
     # --- the whole actor ---------------------------------------------------------------------------------------------
 
@@ -461,6 +498,8 @@ class Checker:
             case Raise():
                 token = token_of(body.data)
                 kept = shadow is not None and (token in shadow.tokens or token in shadow.gone)
+                # An event that continues the workflow as new in the turn that takes it is in no history.
+                kept = kept or (shadow is not None and shadow.reset_at >= asked.since)
                 self.require(kept, "an event was acknowledged and is not stored", message.target, token)
             case ActivityDone() | ChildDone():
                 self._done_acknowledged(message.target, shadow, body)
@@ -523,6 +562,10 @@ class Checker:
         """An activity begins to run."""
         self.trace(process, "run", key.instance, key.task_id)
         self.require(key in self.scheduled, "an activity ran before it was decided", key)
+
+
+def _task_key(request: ActivityRequest) -> TaskKey:
+    return TaskKey(request.instance_id, request.execution_id, request.task_id, request.nonce)
 
 
 def _short(value: Any) -> str:

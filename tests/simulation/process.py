@@ -76,7 +76,6 @@ class Process:
 
     def kill(self) -> None:
         self.dead, self.running = True, False
-        self._held.clear()
 
     def pause(self) -> None:
         if not self.dead:
@@ -86,13 +85,17 @@ class Process:
         if self.dead or not self.paused:
             return
         self.paused, self.running = False, True
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Has the loop run what was held back."""
         held, self._held = self._held, []
         self.loop.again(held)
 
     def hold(self, handle: Handle) -> None:
-        """Called by the loop in place of a callback of a process that does not run."""
-        if not self.dead:
-            self._held.append(handle)
+        """Called by the loop in place of a callback of a process that does not run. Those of the dead are kept too:
+        after the run their tasks are to end without a word."""
+        self._held.append(handle)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)

@@ -87,7 +87,6 @@ async def _fresh_start(world: World) -> None:
         world.kill(node)
         world.add_node(node.name)
     await world.sleep(3.0)
-    world.checker.rolled_back = False
     story = Story(world, "fresh", Maker(random.Random(world.seed)).program(size=3))
     await story.run()
     await story.request(lambda client: client.wait_for_workflow_completion("fresh"))

@@ -68,6 +68,7 @@ class Shadow:
         #: Tokens of external events: in the inbox or history now, and those that were.
         self.tokens: dict[str, str] = {}
         self.gone: set[str] = set()
+        self.reset_at = -1.0
         #: Since when there is an instance (no tombstone), and an unfinished one.
         self.exists_since: float | None = None
         self.active_since: float | None = None

@@ -163,7 +163,8 @@ class TerminatedStory(Story):
         checker = self.world.checker
         for shadow in checker.shadows.values():
             if shadow.actor.id == self.id or shadow.actor.id.startswith(f"{self.id}:"):
-                checker.require(shadow.finished, "a terminated tree goes on", shadow.actor.id, shadow.meta)
+                ended = shadow.finished or shadow.purged
+                checker.require(ended, "a terminated tree goes on", shadow.actor.id, shadow.meta)
 
 
 class PurgedStory(Story):

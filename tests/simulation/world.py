@@ -171,6 +171,7 @@ class World:
         for process in self.processes:
             process.task_failed = lambda process, error: None
             process.running = True
+            process.go_on()
         self.server.down_until = float("inf")
         self.loop.drain(lambda: [task for process in self.processes for task in list(process.tasks)])
 
