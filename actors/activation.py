@@ -173,6 +173,9 @@ class Activation:
         the behaviour ends its turn when it is told to `restore` or `close`."""
         assert self.phase is TURN
         self._checkpoint = asyncio.get_running_loop().create_future()
+        if self.version is None and not turn.changes:
+            # Only a check: it must not bring an actor without keys into being.
+            turn.commit.reset = True
         self.phase = COMMITTING
         self._turn = turn
         self.host.committer.submit(turn.commit, self._settled)
@@ -292,6 +295,9 @@ class Activation:
             self.phase = READY
             self._finish(turn)
             return
+        if self.version is None and not turn.changes:
+            # Only a check: it must not bring an actor without keys into being.
+            turn.commit.reset = True
         self.phase = COMMITTING
         self._turn = turn
         self.host.committer.submit(turn.commit, self._settled)
