@@ -141,6 +141,8 @@ def purge(work: Work, message: Message, children: list[ChildScheduled]) -> None:
     """Called by the behaviour with all children of the history, which only the store has."""
     body: Purge = message.body
     old = work.instance
+    if message.identity is not None:
+        old.meta.accept(message.identity, work.at)
     meta = Metadata(
         old.meta.name,
         PURGED,

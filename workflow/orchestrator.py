@@ -183,6 +183,8 @@ class WorkflowBehaviour:
             return False
         if instance.finished or instance.purged:
             return True
+        if self._wants_code(instance):
+            return False
         if self._blocked and instance.meta.stall not in (stall.CRASHED, stall.UNREADABLE):
             # Read again, its code would be tried again.
             return False
@@ -260,11 +262,12 @@ class WorkflowBehaviour:
             return self._idle(instance)
         if not self._admitted or self._rebuilding:
             return self._receive_old()
+        # Replay runs the code too: what may have killed the process is counted before it.
+        if not self._code_proven and instance.complete:
+            return self._prove_code(instance)
         if self.run is None and (instance.meta.history or not instance.complete):
             self._rebuild(instance)
             return self._receive_old()
-        if not self._code_proven:
-            return self._prove_code(instance)
         return self._turn(taking=True)
 
     def _wants_code(self, instance: Instance) -> bool:
@@ -371,6 +374,9 @@ class WorkflowBehaviour:
         if not same:
             meta.status, meta.reason, meta.stall = RuntimeStatus.STALLED, stalled.reason, stalled.kind
         meta.attempts += 1
+        if stalled.kind != stall.CRASHED:
+            # The process outlived it.
+            meta.deaths = 0
         work.row = True
         self._code_proven = True
         self._leave_gate()
@@ -429,6 +435,9 @@ class WorkflowBehaviour:
         ]
         if not tasks and not left:
             self._redispatch()
+            if not self._wants_code(instance):
+                # Nothing of it runs that could be what killed the process.
+                self._leave_gate()
             return None
         for task in tasks:
             deaths = meta.task_deaths.get(task.id, 0)
@@ -471,18 +480,27 @@ class WorkflowBehaviour:
             self.activation.wake()
 
     def _prove_code(self, instance: Instance) -> Turn | None:
+        """Receives what waits and, if that is for the code, commits one death more before the code runs. So it is
+        not the activity whose result it was given that is suspected next time."""
         meta = instance.meta
         if meta.deaths >= DEATH_LIMIT:
             reason = f"the process died {meta.deaths} times in a row while this workflow's code ran"
             self._stalled = Stalled(stall.CRASHED, reason)
             return self._stall(instance)
-        meta.deaths += 1
-        self._code_proven = True
-        turn = self.activation.begin([])
+        mailbox = self.activation.mailbox
+        messages = list(mailbox)
+        mailbox.clear()
+        turn = self.activation.begin(messages)
         turn.effects.append((self.activation.wake, ()))
         work = Work(self, turn, taking=False)
-        work.row = True
-        return work.do()
+        work.suspects_code = True
+        try:
+            work.do()
+        except Exception:
+            mailbox.extendleft(reversed(messages))
+            raise
+        self._code_proven = bool(instance.inbox)
+        return turn
 
     # --- owed work ---------------------------------------------------------------------------------------------------
 
@@ -557,7 +575,7 @@ class WorkflowBehaviour:
         self.engine.clock.spawn(self._rebuild_run(instance))
 
     async def _rebuild_run(self, instance: Instance) -> None:
-        wanted = self._wants_code(instance)
+        wanted = self._code_proven and self._wants_code(instance)
         try:
             run = await self._rebuilt_run(instance, wanted)
         except NotRegistered as error:
@@ -612,6 +630,10 @@ class WorkflowBehaviour:
         body: Purge = message.body
         if instance is None or instance.purged or (body.start_id and instance.meta.start_id != body.start_id):
             message.answer(True if body.start_id else InstanceNotFound())
+            return None
+        if message.identity is not None and instance.meta.knows(message.identity):
+            # It came late: what is here now began after that purge.
+            message.answer(True)
             return None
         if not instance.finished and not body.force:
             status = instance.meta.status

@@ -76,7 +76,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
-        handle = Handle(self.now, callback, args, context or _current())
+        handle = Handle(self.now, callback, args, _current() if context is None else context)
         self._ready.append(handle)
         return handle
 
@@ -90,7 +90,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         # However short a delay is, some time passes: code that waits for the rest of a time comes to its end.
         when = max(when, self.now + 1e-6)
-        handle = Handle(when, callback, args, context or _current())
+        handle = Handle(when, callback, args, _current() if context is None else context)
         self._count += 1
         heappush(self._timers, (when, self._tie(), self._count, handle))
         return handle

@@ -126,6 +126,10 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
         case ["status", value]:
             ctx.set_custom_status(value)
             return value
+        case ["poison"]:
+            # Made here: in the input it would be the start that cannot be stored.
+            ctx.set_custom_status("poi" + "son")
+            return "stored"
         case ["branches", *ops]:
             return await when_all([perform(ctx, each) for each in ops])
         case ["raise", number]:

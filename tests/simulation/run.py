@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from perdure.workflow import stall
 from perdure.workflow.client import WorkflowClient
@@ -64,8 +66,7 @@ async def _play(world: World, how: Scenario) -> None:
     await world.sleep(how.seconds)
     heal(world, names)
     await nemesis
-    for task in tasks:
-        await task
+    await _told(world, told, tasks)
     await _rest(world, told)
     _check(world, told)
 
@@ -95,6 +96,22 @@ async def _fresh_start(world: World) -> None:
             world.checker.replay(shadow)
 
 
+async def _told(world: World, told: list[Story], tasks: list[asyncio.Task[None]]) -> None:
+    """Until every client has its answers."""
+    until = world.loop.now + PATIENCE
+    while not all(task.done() for task in tasks):
+        await world.sleep(0.2)
+        if world.loop.now > until:
+            stuck = [
+                (story.id, type(story).__name__, story.ops, story.asking, _lines(task))
+                for story, task in zip(told, tasks, strict=True)
+                if not task.done()
+            ]
+            world.checker.violated(f"clients have no answer {PATIENCE:.0f} s after the last fault: {stuck}")
+    for task in tasks:
+        task.result()
+
+
 # --- the end -------------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +137,17 @@ async def _rest(world: World, told: list[Story]) -> None:
             for actor, *rest in restless:
                 world.trace("restless", actor, *rest, *_where(world, actor))
             world.checker.violated(f"not at rest {PATIENCE:.0f} s after the last fault: {restless}")
+
+
+def _lines(task: asyncio.Task[None]) -> list[str]:
+    """Where a client's code waits."""
+    found: list[str] = []
+    waiting: Any = task.get_coro()
+    while waiting is not None and hasattr(waiting, "cr_frame"):
+        if waiting.cr_frame is not None:
+            found.append(f"{waiting.__qualname__}:{waiting.cr_frame.f_lineno}")
+        waiting = waiting.cr_await
+    return found
 
 
 def _where(world: World, instance_id: str) -> list[str]:

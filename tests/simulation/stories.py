@@ -13,10 +13,9 @@ from perdure.statestore.contract import ActorId
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.engine import workflow_type
 from perdure.workflow.events import ExecutionCompleted
-from tests.simulation.node import NodeLost
+from tests.simulation.node import NodeLost, SimNode
 from tests.simulation.programs import Maker, Op, detached_of, events_of, expected, fits
 from tests.simulation.shadow import Shadow
-from tests.simulation.store import POISON
 from tests.simulation.world import World
 
 TYPE = workflow_type("default", "sim")
@@ -32,6 +31,8 @@ class Story:
         self.rng = random.Random(f"{world.seed}-story-{id}")
         self.actor = ActorId(TYPE, id)
         self._tokens = 0
+        #: What the client waits for: the node, and since when.
+        self.asking: object = None
 
     async def run(self) -> None:
         await self.world.sleep(self.rng.random() * 2.0)
@@ -49,9 +50,15 @@ class Story:
                 await world.sleep(0.1)
                 continue
             try:
-                return await self.rng.choice(nodes).ask(do)
+                return await self._ask(self.rng.choice(nodes), do)
             except (NodeLost, Unavailable):
                 await world.sleep(0.05)
+
+    async def _ask(self, node: SimNode, do: Callable[[WorkflowClient], Awaitable[Any]]) -> Any:
+        self.asking = node.id, self.world.loop.now, do.__qualname__
+        result = await node.ask(do)
+        self.asking = None
+        return result
 
     async def start(self) -> None:
         data = {"ops": self.ops, "out": []}
@@ -81,7 +88,9 @@ class Story:
                 await self.world.sleep(0.1)
                 continue
             try:
-                await self.rng.choice(nodes).ask(lambda c: c.raise_workflow_event(self.id, name, data=data))
+                await self._ask(
+                    self.rng.choice(nodes), lambda c: c.raise_workflow_event(self.id, name, data=data)
+                )
             except (NodeLost, Unavailable):
                 await self.world.sleep(0.05)
             except InvalidState:
@@ -292,7 +301,7 @@ def _sending(world: World, id: str, maker: Maker, rng: random.Random) -> Story:
 
 
 def poison(world: World, id: str) -> PoisonStory:
-    return PoisonStory(world, id, [["act", 1], ["status", POISON.decode()], ["act", 2]])
+    return PoisonStory(world, id, [["act", 1], ["poison"], ["act", 2]])
 
 
 def corrupt(world: World, id: str) -> CorruptStory:
