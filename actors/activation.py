@@ -134,6 +134,11 @@ class Activation:
         elif self.phase is BROKEN:
             self._refuse_all(self.broken or CorruptState())
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, waiting, or about to be looked at."""
+        return self.phase is READY and not self.mailbox and not self._scheduled
+
     def wake(self) -> None:
         """There may be something to do besides messages: calls `step` soon."""
         if self.phase is READY:

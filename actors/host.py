@@ -254,9 +254,7 @@ class ActorHost:
         """Drops an activation that is idle; False when it is not. What it owes is in the store."""
         if activation.phase is Phase.BROKEN:
             pass
-        elif (
-            activation.phase is not Phase.READY or activation.mailbox or not activation.behaviour.evictable()
-        ):
+        elif not activation.idle or not activation.behaviour.evictable():
             return False
         if self.activations.get(activation.actor) is activation:
             del self.activations[activation.actor]
