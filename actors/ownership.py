@@ -19,6 +19,8 @@ log = logging.getLogger("perdure.actors")
 DRAIN = 1.0
 #: Seconds between tries of a store that gives no answer.
 RETRY = 0.1
+#: Seconds between questions for a new fence.
+RENEW = 1.0
 
 
 class Placement(Protocol):
@@ -106,6 +108,10 @@ class Ownership:
             if isinstance(result, Taken):
                 host.own(key, fence, crashed=not result.released)
                 taken.append(key)
+            elif result.stored == fence:
+                # A fence names one owner: an earlier try was done after all, and only its answer was lost.
+                host.own(key, fence, crashed=True)
+                taken.append(key)
             else:
                 # Somebody took it under a newer table, which will come here too.
                 log.info(
@@ -125,7 +131,13 @@ class Ownership:
     def _fenced(self, actor_type: str, partition: int, fence: Fence, stored: Fence | None) -> None:
         if stored is None or stored < fence:
             # The store lost writes: its fence is older than one it acknowledged.
-            self._placement.renew([TypePartition(actor_type, partition)])
+            self._host.clock.spawn(self._renew(TypePartition(actor_type, partition), fence))
+
+    async def _renew(self, key: TypePartition, fence: Fence) -> None:
+        """Asks for a new fence until a table brings one: the question may be lost."""
+        while not self._host.closed and self._wanted().get(key) == fence:
+            self._placement.renew([key])
+            await self._host.clock.sleep(RENEW)
 
     async def release_all(self) -> None:
         """Gives everything back in good order: the node stops."""
