@@ -2,8 +2,8 @@
 
 After a crash nobody knows which of many instances killed the process. Each that is woken commits a death first, and
 its next commit takes it back. So what really kills the process keeps its deaths. Those who never died before go in
-waves of 64, those with one death in waves of 8, the rest alone: an innocent instance settles before it reaches the
-limit, and 10,000 instances in flight are not held up by one.
+waves of 64, those with one death in waves of 8, the rest alone: an innocent instance settles, or has run for long
+enough, before it reaches the limit, and 10,000 instances in flight are not held up by one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from perdure.clock import Clock
 DEATH_LIMIT = 3
 #: How many go at a time, by deaths so far (the last entry: that many or more).
 WAVES = (64, 8, 1)
-#: Seconds after which the next may go although one has not settled, by deaths as above: it may run for hours. The
-#: first is what lets 10,000 instances in flight go on within two seconds.
-GRACE = (0.01, 0.05, 0.25)
 #: Seconds that a redispatched activity must have run to be taken as harmless.
 SURVIVED = 10.0
+#: Seconds after which the next may go although one has not settled, by deaths as above: it may run for hours. The
+#: first is what lets 10,000 instances in flight go on within two seconds. The last is longer than it takes to be found
+#: harmless: whoever is convicted by its next death was alone, so that long activities are not taken for what kills.
+GRACE = (0.01, 0.05, SURVIVED + 1.0)
 
 
 class RecoveryGate:

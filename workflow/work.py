@@ -83,6 +83,7 @@ class Work:
         "engine",
         "history",
         "row",
+        "suspects_code",
         "taking",
         "turn",
     )
@@ -99,6 +100,8 @@ class Work:
         self.history: list[Event] = []
         #: Whether the index row changes.
         self.row = False
+        #: Whether the code may be what killed the process: counted if there is something for it to run on.
+        self.suspects_code = False
         instance = behaviour.instance
         now = behaviour.engine.clock.now()
         self.at = max(now, instance.meta.turn + 1) if instance is not None else now
@@ -149,6 +152,9 @@ class Work:
                 instance.outbox.pop(number, None)
             behaviour.acked.clear()
         meta = instance.meta
+        if self.suspects_code and instance.inbox:
+            meta.deaths += 1
+            self.row = True
         put = commit.put
         number = meta.history
         for event in self.history:

@@ -161,3 +161,7 @@ class LoopBlocked(BaseException):
     Raised by the watchdog inside the code that blocks. A BaseException, so that `except Exception` in that code
     does not swallow it.
     """
+
+    def __str__(self) -> str:
+        # The watchdog can raise a class only, not an instance with a message.
+        return super().__str__() or "this code held the event loop too long; everything else stood still"
