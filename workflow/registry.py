@@ -7,7 +7,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from types import FunctionType
 from typing import Any, TypeVar, get_args, overload
 
 from perdure import payload
@@ -259,7 +261,7 @@ def _resolve(annotation: Any, fn: Callable[..., Any], scope: dict[str, Any], wha
     if not isinstance(annotation, str):
         return annotation
     function = inspect.unwrap(_function(fn))
-    names = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+    names = _nonlocals(function) if inspect.isfunction(function) else {}
     try:
         return eval(annotation, getattr(function, "__globals__", {}), {**scope, **names})
     except Exception as error:
@@ -267,6 +269,15 @@ def _resolve(annotation: Any, fn: Callable[..., Any], scope: dict[str, Any], wha
             f"{what} is annotated {annotation!r}, which means nothing at {_place(fn)}: {error}. "
             "Import it outside `if TYPE_CHECKING`, or leave the annotation out for plain values"
         ) from error
+
+
+def _nonlocals(function: FunctionType) -> dict[str, Any]:
+    """The names that a function has from those around it; not those that are assigned below it, and so not yet."""
+    found: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
 
 
 def _function(fn: Any) -> Any:
