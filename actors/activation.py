@@ -271,7 +271,8 @@ class Activation:
         self.phase = READY
         if turn is not None:
             self._commit(turn)
-        elif self.mailbox or self._woken:
+        else:
+            # There may have been more to do than what this decided nothing about.
             self._woken = False
             self.wake()
 

@@ -202,7 +202,8 @@ class Lease(Protocol):
         """The last value written, by whichever holder. Needs no lease."""
 
     async def write(self, value: bytes) -> None:
-        """Stores the value under the acquired term. `StoreError` when a higher term was acquired since, or none."""
+        """Stores the value under the acquired term. `StoreError` when a higher term was acquired since, or none. A
+        write without an answer never takes effect after a later one of the same holder."""
 
     async def release(self) -> None:
         """Gives the lease back, if held. Idempotent."""

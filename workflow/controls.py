@@ -152,6 +152,7 @@ def purge(work: Work, message: Message, children: list[ChildScheduled]) -> None:
         created=work.at,
         turn=work.at,
         accepted=old.meta.accepted,
+        past=old.meta.past,
         number=old.meta.number,
         outbox_next=old.meta.outbox_next,
     )

@@ -115,6 +115,7 @@ def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) ->
         parent=old.meta.parent,
         tags=old.meta.tags,
         accepted=old.meta.accepted,
+        past=old.meta.past,
         number=old.meta.number,
         outbox_next=old.meta.outbox_next,
     )

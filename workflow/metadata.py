@@ -49,6 +49,8 @@ class Metadata(msgspec.Struct, omit_defaults=True):
     tags: dict[str, str] = {}
     #: sender -> what was accepted of it.
     accepted: dict[str, Accepted] = {}
+    #: Start ids that this instance id had before it was used again, and when that was.
+    past: dict[str, int] = {}
     #: The last number given to a message of its own.
     number: int = 0
     #: Turns in a row that were under way when their process died.
@@ -81,6 +83,12 @@ class Metadata(msgspec.Struct, omit_defaults=True):
         entry.numbers.append(number)
         entry.last = now
         return True
+
+    def past_with(self, start_id: str, now: int) -> dict[str, int]:
+        """The start ids whose message may still come late, with this one."""
+        past = {old: at for old, at in self.past.items() if now - at <= EDGE_EXPIRY}
+        past[start_id] = now
+        return past
 
     def _expire(self, now: int) -> None:
         for sender in [

@@ -60,6 +60,7 @@ class WorkflowBehaviour:
         "_blocked",
         "_code_proven",
         "_dispatched",
+        "_durable_outbox",
         "_rebuilding",
         "_receive_timer",
         "_sending",
@@ -99,6 +100,8 @@ class WorkflowBehaviour:
         self._receive_timer = False
         #: Outbox numbers under way, and the actors they go to.
         self._sending: dict[int, tuple[str, str]] = {}
+        #: Outbox numbers below it are in the store.
+        self._durable_outbox = 0
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -126,6 +129,7 @@ class WorkflowBehaviour:
             self.instance.scanned = self.instance.meta.history
             self._stalled = Stalled(stall.UNREADABLE, error.message)
         self._dispatched = False
+        self._durable_outbox = self.instance.meta.outbox_next if self.instance is not None else 0
         if self.instance is not None and self.instance.meta.stall == stall.CRASHED:
             self._blocked = True
 
@@ -149,6 +153,11 @@ class WorkflowBehaviour:
         return None
 
     def committed(self, turn: Turn) -> None:
+        instance = self.instance
+        self._durable_outbox = instance.meta.outbox_next if instance is not None else 0
+        if instance is not None and instance.inbox and self._wants_code(instance):
+            # A control message went first, or the next execution begins.
+            self.activation.wake()
         self._stall_turn = self._stalling = None
         instance = self.instance
         if instance is not None and instance.inbox:
@@ -527,6 +536,9 @@ class WorkflowBehaviour:
         busy = set(self._sending.values())
         for number, entry in instance.outbox.items():
             target = (entry.type, entry.id)
+            if number >= self._durable_outbox:
+                # INVARIANT: what the turn under way decides leaves only after its commit.
+                return
             if number in self.acked or number in self._sending or target in busy:
                 continue
             self._sending[number] = target

@@ -314,6 +314,10 @@ class Work:
             # The same start again: its outcome, if it is still owed, is in the outbox.
             self.answer(message, Purged() if instance.purged else True)
             return
+        if instance is not None and body.start_id in instance.meta.past:
+            # It comes late: that instance has been, and another has its id.
+            self.answer(message)
+            return
         if instance is not None and not instance.purged and not instance.finished:
             self.answer(
                 message, AlreadyExists(f"an active workflow with ID '{self.actor.id}' already exists")
@@ -339,6 +343,7 @@ class Work:
         if old is not None:
             meta.generation = old.meta.generation + 1
             meta.accepted, meta.number = old.meta.accepted, old.meta.number
+            meta.past = old.meta.past_with(old.meta.start_id, self.at)
             meta.outbox_next = old.meta.outbox_next
             self.reset(new, old)
         self.behaviour.replace(new)

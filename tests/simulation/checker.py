@@ -107,6 +107,8 @@ class Checker:
         self.completed: set[tuple[str, int]] = set()
         self.known_completed: dict[Process, set[tuple[str, int]]] = {}
         self.asked: dict[Asked, None] = {}
+        #: When each event first reached an activation.
+        self.first_seen: dict[str, float] = {}
         #: Instances that clients terminate; tokens that clients raise.
         self.terminated: set[str] = set()
         #: Instances of which the code or an activity came to the limit of deaths.
@@ -176,7 +178,7 @@ class Checker:
             "somebody else than the owner wrote",
             process, commit.fence, *taker, commit.actor,
         )
-        self.require(commit.version not in self.versions, "a version was used twice", commit.actor)
+        self.require(commit.version not in self.versions or self.rolled_back, "a version was used twice", commit.actor)
         self.require(partition_of(commit.actor.id, self.partitions) == commit.partition, "wrong partition")
         self.versions.add(commit.version)
 
@@ -371,7 +373,7 @@ class Checker:
                 self.require(token not in shadow.tokens, "an event received twice", shadow.actor, token)
                 if token in shadow.gone:
                     # Carried over by continue-as-new: it was in the history or inbox that the reset replaced.
-                    self.require(meta.generation > 1, "an event was accepted twice", shadow.actor, token)
+                    self.require(meta.generation > 1 or self.rolled_back, "an event was accepted twice", shadow.actor, token)
                     shadow.gone.discard(token)
                 else:
                     self._new_token(shadow, token)
@@ -474,6 +476,8 @@ class Checker:
     def deliver(self, process: Process, message: Message) -> Message:
         """A copy of a message that is about to reach its actor, with an answer that is checked."""
         asked = Asked(self, process, message)
+        if isinstance(message.body, Raise):
+            self.first_seen.setdefault(token_of(message.body.data), self.loop.now)
         self.asked[asked] = None
         return Message(
             message.target, message.method, message.body, asked, message.identity, message.repeatable
@@ -499,7 +503,7 @@ class Checker:
                 token = token_of(body.data)
                 kept = shadow is not None and (token in shadow.tokens or token in shadow.gone)
                 # An event that continues the workflow as new in the turn that takes it is in no history.
-                kept = kept or (shadow is not None and shadow.reset_at >= asked.since)
+                kept = kept or (shadow is not None and shadow.reset_at >= self.first_seen[token])
                 self.require(kept, "an event was acknowledged and is not stored", message.target, token)
             case ActivityDone() | ChildDone():
                 self._done_acknowledged(message.target, shadow, body)

@@ -15,6 +15,10 @@ from tests.simulation.process import Process
 Arrive = Callable[[Message], None]
 
 
+#: Seconds by which a message may be late.
+LATEST = 5.0
+
+
 class Network:
     """Knows every process that ever listened, by its node name."""
 
@@ -59,7 +63,7 @@ class Network:
     def delay(self) -> float:
         delay = self.latency * (0.2 + self.rng.random() * 1.6)
         if self.lateness and self.rng.random() < self.lateness:
-            delay += self.rng.random() * 5.0
+            delay += self.rng.random() * LATEST
         return delay
 
     def _deliver(self, exchange: Exchange, process: Process, arrive: Arrive) -> None:

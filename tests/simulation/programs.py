@@ -126,7 +126,7 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
         case ["status", value]:
             ctx.set_custom_status(value)
             return value
-        case ["poison"]:
+        case ["unstorable"]:
             # Made here: in the input it would be the start that cannot be stored.
             ctx.set_custom_status("poi" + "son")
             return "stored"

@@ -16,6 +16,7 @@ from perdure.workflow.client import WorkflowClient
 from tests.simulation.loop import Violation
 from tests.simulation.programs import Maker
 from tests.simulation.scenarios import SCENARIOS, Scenario, disturb, heal
+from tests.simulation.network import LATEST
 from tests.simulation.shadow import Shadow
 from tests.simulation.stories import TYPE, CorruptStory, PoisonStory, Story, corrupt, poison, stories
 from tests.simulation.world import TraceLog, World
@@ -67,6 +68,9 @@ async def _play(world: World, how: Scenario) -> None:
     heal(world, names)
     await nemesis
     await _told(world, told, tasks)
+    await _rest(world, told)
+    # Messages that are late find everything at rest, and leave it so.
+    await world.sleep(LATEST)
     await _rest(world, told)
     _check(world, told)
 
@@ -156,6 +160,11 @@ def _where(world: World, instance_id: str) -> list[str]:
         for actor, activation in node.runtime.host.activations.items():
             if actor.id == instance_id:
                 found.append(f"{node.id}: {activation!r}")
+        for task, out in node.runtime.engine.dispatcher._out.items():
+            if task.actor.id == instance_id:
+                found.append(f"{node.id} has sent task {task.task_id} to {out.node!r} at {out.since:.3f}")
+        for execution_id, task_id in node.runtime.engine.activities._known:
+            found.append(f"{node.id} knows activity {execution_id[:6]} {task_id}")
     return found
 
 

@@ -61,8 +61,8 @@ class SimServer:
         #: What is on its way, to be lost when the store crashes.
         self._on_the_way: dict[asyncio.Future[Any], None] = {}
 
-    def ask(self, process: Process, apply: Callable[[], T]) -> asyncio.Future[T]:
-        """One request. It reaches the store even if its process dies now."""
+    def ask(self, process: Process, apply: Callable[[], T], *, ordered: bool = False) -> asyncio.Future[T]:
+        """One request. It reaches the store even if its process dies now. An ordered one is done at once or never."""
         loop, rng = self.loop, self.rng
         future: asyncio.Future[T] = loop.create_future()
         delay = self.latency * (0.5 + rng.random())
@@ -70,15 +70,17 @@ class SimServer:
             loop.call_later(delay, _fail, future, "refused", context=loop.world)
             return future
         if self.failing and rng.random() < self.failing:
-            self._mishap(future, apply, delay)
+            self._mishap(future, apply, delay, ordered)
             return future
         self._on_the_way[future] = None
         loop.call_later(delay, self._apply, future, apply, context=loop.world)
         return future
 
-    def _mishap(self, future: asyncio.Future[Any], apply: Callable[[], Any], delay: float) -> None:
+    def _mishap(
+        self, future: asyncio.Future[Any], apply: Callable[[], Any], delay: float, ordered: bool
+    ) -> None:
         loop, rng = self.loop, self.rng
-        kind = rng.randrange(3)
+        kind = rng.randrange(2 if ordered else 3)
         if kind >= 1:
             # Done, but no answer comes; or done long after the caller gave up.
             late = delay if kind == 1 else delay + rng.random() * 2.0
@@ -235,7 +237,8 @@ class SimLease:
         return await self._server.ask(self._process, lambda: now(self._lease.read()))
 
     async def write(self, value: bytes) -> None:
-        await self._server.ask(self._process, lambda: now(self._lease.write(value)))
+        # By the contract, a write without an answer is not made after a later one.
+        await self._server.ask(self._process, lambda: now(self._lease.write(value)), ordered=True)
 
     async def release(self) -> None:
         await self._server.ask(self._process, self._release)

@@ -301,7 +301,7 @@ def _sending(world: World, id: str, maker: Maker, rng: random.Random) -> Story:
 
 
 def poison(world: World, id: str) -> PoisonStory:
-    return PoisonStory(world, id, [["act", 1], ["poison"], ["act", 2]])
+    return PoisonStory(world, id, [["act", 1], ["unstorable"], ["act", 2]])
 
 
 def corrupt(world: World, id: str) -> CorruptStory:
