@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
@@ -19,6 +19,7 @@ from perdure.workflow.events import FailureDetails
 from perdure.workflow.failure import describe
 from perdure.workflow.registry import ActivityDefinition
 from perdure.workflow.requests import ActivityDone, ActivityRequest
+from perdure.workflow.threads import Threads
 
 if TYPE_CHECKING:
     from perdure.workflow.engine import WorkflowEngine
@@ -43,7 +44,7 @@ class ActivityHost:
         self._limits = (max_async, max_threads)
         self._running = [0, 0]
         self._tasks: dict[tuple[str, int], asyncio.Task[Any]] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads("perdure-activity")
         self._closing = False
 
     @property
@@ -111,13 +112,9 @@ class ActivityHost:
             self._answer(request, payload, None)
 
     async def _run_thread(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._limits[1], thread_name_prefix="perdure-activity")
-        loop = asyncio.get_running_loop()
+        context = ActivityContext(self._engine.app_id, request)
         try:
-            payload = await loop.run_in_executor(
-                self._threads, _call, definition, ActivityContext(self._engine.app_id, request)
-            )
+            payload = await self._threads.call(partial(_call, definition, context))
         except asyncio.CancelledError as error:
             self._cancelled(1, request, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
@@ -179,8 +176,9 @@ class ActivityHost:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        left = self._threads.close()
+        if left:
+            log.warning("activities.left", extra=fields(threads=left))
 
 
 def _call(definition: ActivityDefinition, context: ActivityContext) -> Payload:

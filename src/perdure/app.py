@@ -179,6 +179,8 @@ class App:
             told.set()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+            # Python's own handler would raise at whatever line the loop is, and end with a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, tell)
@@ -188,6 +190,7 @@ class App:
             await told.wait()
         finally:
             await node.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -36,6 +37,15 @@ def until(condition: Callable[[], Any], what: str, *, said: Callable[[], str] = 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE:g} s: {what}\n{said()}")
         time.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """As `until`, for what happens on the running loop."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        await asyncio.sleep(0.005)
+    return value
 
 
 def free_port() -> int:
