@@ -156,7 +156,7 @@ class Disturbed:
 async def _evicting(node: Node, seed: int) -> None:
     chance = random.Random(seed)
     while True:
-        await asyncio.sleep(chance.random() * 0.003)
+        await asyncio.sleep(chance.random() * 0.001)
         for activation in list(node.runtime.host.activations.values()):
             if chance.random() < 0.7:
                 node.runtime.host.evict(activation)
