@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -50,6 +51,19 @@ class Result(NamedTuple):
 
 
 Perdure = Callable[..., Result]
+T = TypeVar("T")
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """The result of what runs an event loop of its own: in this thread is the one of the async tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def _exit_status(arguments: Sequence[str]) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return int(end.value.code or 0)
 
 
 @pytest.fixture
@@ -59,12 +73,16 @@ def perdure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     def run(*arguments: str, stdin: str = "") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
+        status = in_thread(lambda: _exit_status(arguments))
         out, err = capsys.readouterr()
-        return Result(int(end.value.code or 0), out, err)
+        return Result(status, out, err)
 
     return run
+
+
+@pytest.fixture(name="in_thread")
+def _in_thread() -> Callable[..., Any]:
+    return in_thread
 
 
 @pytest.fixture

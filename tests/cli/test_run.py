@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from perdure import App
 
 
 def test_a_node_from_start_to_stop(perdure: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +139,7 @@ def test_a_store_is_read_when_nobody_has_it(perdure: Any, serve: Any, tmp_path: 
     again.end(signal.SIGINT)
 
 
-def test_several_apps_in_one_store(perdure: Any, tmp_path: Path) -> None:
-    import asyncio
-
-    from perdure import App
-
+def test_several_apps_in_one_store(perdure: Any, in_thread: Any, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/state.db"
 
     async def start(app: App) -> None:
@@ -147,17 +147,13 @@ def test_several_apps_in_one_store(perdure: Any, tmp_path: Path) -> None:
             await node.client.start("x", None, f"of-{app.app_id}")
 
     for name in ("one", "two"):
-        asyncio.run(start(App(name)))
+        in_thread(partial(asyncio.run, start(App(name))))
     assert "(one, two); say which with --app-id" in perdure("workflow", "list", "--store", store).error
     found = perdure("workflow", "list", "--store", store, "--app-id", "two", "--json").json
     assert [one["instanceID"] for one in found["instances"]] == ["of-two"]
 
 
-def test_a_holder_without_http(perdure: Any, tmp_path: Path) -> None:
-    import asyncio
-
-    from perdure import App
-
+def test_a_holder_without_http(in_thread: Any, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/state.db"
     command = [Path(sys.executable).with_name("perdure"), "workflow", "list", "--store", store]
 
@@ -168,7 +164,7 @@ def test_a_holder_without_http(perdure: Any, tmp_path: Path) -> None:
             )
             return await process.communicate()
 
-    out, err = asyncio.run(look())
+    out, err = in_thread(lambda: asyncio.run(look()))
     assert out == b""
     assert b"which serves no HTTP" in err
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli import actor, state, workflow
+from perdure.cli import actor, state, steering, workflow
 from perdure.cli.failures import FAILED, INTERRUPTED, USAGE, CommandError
 from perdure.cli.options import AsJson
 from perdure.cli.run import run
@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+# `steering` adds its commands to those of `workflow`.
+assert steering
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(state.app, name="state")
 app.add_typer(actor.app, name="actor")

@@ -32,7 +32,11 @@ class StoreReader:
         self._path = path
         self._app_id = app_id
         self._runner = asyncio.Runner()
-        self._store = self._run(_open(url))
+        try:
+            self._store = self._run(_open(url))
+        except BaseException:
+            self._runner.close()
+            raise
 
     def close(self) -> None:
         self._run(self._store.close())

@@ -1,4 +1,4 @@
-"""`perdure workflow …`"""
+"""`perdure workflow …`: starting and looking."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli import show
-from perdure.cli.failures import CommandError, usage
+from perdure.cli.failures import usage
+from perdure.cli.instance import show_end, show_instance
 from perdure.cli.options import (
     DEFAULT_SERVER,
     AppId,
     AsJson,
     InstanceId,
-    Reason,
-    Recursive,
     Server,
     Store,
     read_json,
     read_seconds,
 )
-from perdure.cli.remote import Node, actor_path, instance_path
+from perdure.cli.remote import Node, actor_path
 from perdure.cli.target import Reader, node, reader
 from perdure.cli.waiting import wait_until
 
@@ -57,7 +56,7 @@ def start(
     with node(server, store) as target:
         started = _start(target, name, payload, id)
         if wait:
-            _show_end(wait_until(target, started["instanceID"], "finished", seconds), as_json)
+            show_end(wait_until(target, started["instanceID"], "finished", seconds), as_json)
             return
     if as_json:
         show.show_json(started)
@@ -91,7 +90,7 @@ def get(
     """Shows one instance."""
     with reader(server, store, app_id) as source:
         found = source.workflow(id)
-    _show_instance(found, as_json)
+    show_instance(found, as_json)
 
 
 @app.command()
@@ -108,7 +107,7 @@ def wait(
         raise usage(f"--until is {until!r}; write started or finished")
     seconds = read_seconds(timeout, "--timeout")
     with node(server, store) as target:
-        _show_end(wait_until(target, id, until, seconds), as_json)
+        show_end(wait_until(target, id, until, seconds), as_json)
 
 
 @app.command("list")
@@ -202,147 +201,3 @@ def _events(source: Reader, id: str) -> list[dict[str, Any]]:
         found += page["events"]
         start = page.get("next")
     return found
-
-
-@app.command("raise")
-def raise_(
-    id: InstanceId,
-    event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.")],
-    data: Annotated[
-        str | None,
-        typer.Option("--data", "-d", metavar="JSON", help="JSON, '-' for stdin, '@file' for a file."),
-    ] = None,
-    server: Server = DEFAULT_SERVER,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Raises an event that an instance waits for, or will."""
-    from urllib.parse import quote
-
-    path = f"{instance_path(id)}/raiseEvent/{quote(event, safe='')}"
-    payload = read_json(data, "--data")
-    with node(server, store) as target:
-        target.request("POST", path, None, payload)
-    _say(f"raised {event} to {id}", as_json)
-
-
-@app.command()
-def pause(
-    id: InstanceId,
-    reason: Reason = "",
-    server: Server = DEFAULT_SERVER,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Pauses an instance: what arrives waits until it is resumed."""
-    query = {"reason": reason or None}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/pause", query)
-    _say(f"paused {id}", as_json)
-
-
-@app.command()
-def resume(
-    id: InstanceId,
-    reason: Reason = "",
-    server: Server = DEFAULT_SERVER,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Lets a paused or stalled instance go on."""
-    query = {"reason": reason or None}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/resume", query)
-    _say(f"resumed {id}", as_json)
-
-
-@app.command()
-def terminate(
-    id: InstanceId,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="JSON", help="Becomes its output.")
-    ] = None,
-    reason: Reason = "",
-    recursive: Recursive = True,
-    server: Server = DEFAULT_SERVER,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ends an instance, and its child workflows."""
-    query = {"reason": reason or None, "recursive": None if recursive else "false"}
-    payload = read_json(output, "--output")
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/terminate", query, payload)
-    _say(f"terminated {id}", as_json)
-
-
-@app.command()
-def purge(
-    id: InstanceId,
-    force: Annotated[
-        bool, typer.Option("--force", help="Even if it has not finished, with all it owes.")
-    ] = False,
-    recursive: Recursive = True,
-    server: Server = DEFAULT_SERVER,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Removes a finished instance, and its child workflows."""
-    query = {"force": "true" if force else None, "recursive": None if recursive else "false"}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/purge", query)
-    _say(f"purged {id}", as_json)
-
-
-def _say(done: str, as_json: bool) -> None:
-    if as_json:
-        show.show_json({})
-    else:
-        print(show.clean(done))
-
-
-# --- one instance, for people ------------------------------------------------------------------------------------
-
-
-def _show_end(found: dict[str, Any], as_json: bool) -> None:
-    _show_instance(found, as_json)
-    if found["runtimeStatus"] in ("FAILED", "TERMINATED"):
-        why = show.value_of(found, "failure.error_message") or found.get("reason") or ""
-        said = f"{found['instanceID']} {found['runtimeStatus'].lower()}"
-        raise CommandError(f"{said}: {why}" if why else said)
-
-
-def _show_instance(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        show.show_json(found)
-        return
-    fields: dict[str, object] = {
-        "id": found["instanceID"],
-        "workflow": found["workflowName"],
-        "status": show.status_text(found["runtimeStatus"]),
-    }
-    for name in ("reason", "version", "parentInstanceID"):
-        if found.get(name):
-            fields[{"parentInstanceID": "parent"}.get(name, name)] = found[name]
-    if found.get("generation", 1) > 1:
-        fields["generation"] = found["generation"]
-    for name in ("createdAt", "scheduledAt", "startedAt", "lastUpdatedAt", "completedAt"):
-        if name in found:
-            fields[{"lastUpdatedAt": "updated"}.get(name, name.removesuffix("At"))] = show.moment_text(
-                found[name]
-            )
-    fields.update(_payloads(found))
-    show.show_fields(fields)
-
-
-def _payloads(found: dict[str, Any]) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    for name in ("input", "custom_status", "output"):
-        value = show.value_of(found, name)
-        if value is not None:
-            fields[name.replace("_", " ")] = show.payload_text(value)
-    kind = show.value_of(found, "failure.error_type")
-    if kind is not None:
-        fields["failure"] = show.styled(f"{kind}: {show.value_of(found, 'failure.error_message')}", "red")
-        fields["stack"] = show.styled(show.value_of(found, "failure.stack_trace") or "", "dim")
-    return fields

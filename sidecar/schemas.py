@@ -1,0 +1,80 @@
+"""The JSON schemas of what the HTTP API answers, for its description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.workflow.state import RuntimeStatus
+
+Json = dict[str, Any]
+
+
+def _object(required: Json, optional: Json | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+def schemas() -> Json:
+    text: Json = {"type": "string"}
+    count: Json = {"type": "integer", "minimum": 0}
+    return {
+        "Error": _object({"errorCode": {"type": "string", "pattern": "^ERR_[A-Z_]+"}, "message": text}),
+        "Started": _object({"instanceID": text}),
+        "Workflow": _workflow_schema(),
+        "Workflows": _page("instances", {"$ref": "#/components/schemas/Workflow"}, cursor=text),
+        "History": _page("events", _object({"number": count, "type": text, "at": _TIME}), next=count),
+        "Keys": _page("keys", _object({"key": text, "size": count}), cursor=text),
+        "Reminders": _page(
+            "reminders", _object({"name": text, "dueTime": _TIME, "data": {"nullable": True}})
+        ),
+        "Readiness": _object({"ready": {"type": "boolean"}}, {"reason": text}),
+        "Metadata": _metadata_schema(),
+    }
+
+
+_TIME: Json = {"type": "string", "format": "date-time"}
+
+
+def _page(items: str, item: Json, **optional: Json) -> Json:
+    return _object({items: {"type": "array", "items": item}}, optional)
+
+
+def _workflow_schema() -> Json:
+    text: Json = {"type": "string"}
+    required = {
+        "instanceID": text,
+        "workflowName": text,
+        "createdAt": _TIME,
+        "lastUpdatedAt": _TIME,
+        "runtimeStatus": {"type": "string", "enum": [one.value.upper() for one in RuntimeStatus]},
+        "properties": {
+            "type": "object",
+            "description": "dapr.workflow.input, .output, .custom_status (JSON as text), .failure.error_type, "
+            ".failure.error_message, .failure.stack_trace",
+            "additionalProperties": text,
+        },
+        "generation": {"type": "integer", "minimum": 1},
+    }
+    optional = {
+        **dict.fromkeys(("startedAt", "completedAt", "scheduledAt"), _TIME),
+        **dict.fromkeys(("executionID", "parentInstanceID", "reason", "version"), text),
+        "tags": {"type": "object", "additionalProperties": text},
+    }
+    return _object(required, optional)
+
+
+def _metadata_schema() -> Json:
+    text: Json = {"type": "string"}
+    names: Json = {"type": "array", "items": text}
+    active = {"type": "array", "items": _object({"type": text, "count": {"type": "integer", "minimum": 0}})}
+    return _object(
+        {
+            "id": text,
+            "namespace": text,
+            "runtimeVersion": text,
+            "actors": active,
+            "actorRuntime": {"type": "object"},
+            "workflows": names,
+            "activities": names,
+            "node": {"type": "object"},
+        }
+    )

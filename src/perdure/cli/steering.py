@@ -1,0 +1,118 @@
+"""`perdure workflow …`: what changes an instance that is there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from perdure.cli import show
+from perdure.cli.options import (
+    DEFAULT_SERVER,
+    AsJson,
+    InstanceId,
+    Reason,
+    Recursive,
+    Server,
+    Store,
+    read_json,
+)
+from perdure.cli.remote import instance_path
+from perdure.cli.target import node
+from perdure.cli.workflow import app
+
+
+@app.command("raise")
+def raise_(
+    id: InstanceId,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", metavar="JSON", help="JSON, '-' for stdin, '@file' for a file."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Raises an event that an instance waits for, or will."""
+    path = f"{instance_path(id)}/raiseEvent/{quote(event, safe='')}"
+    payload = read_json(data, "--data")
+    with node(server, store) as target:
+        target.request("POST", path, None, payload)
+    _say(f"raised {event} to {id}", as_json)
+
+
+@app.command()
+def pause(
+    id: InstanceId,
+    reason: Reason = "",
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pauses an instance: what arrives waits until it is resumed."""
+    query = {"reason": reason or None}
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/pause", query)
+    _say(f"paused {id}", as_json)
+
+
+@app.command()
+def resume(
+    id: InstanceId,
+    reason: Reason = "",
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lets a paused or stalled instance go on."""
+    query = {"reason": reason or None}
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/resume", query)
+    _say(f"resumed {id}", as_json)
+
+
+@app.command()
+def terminate(
+    id: InstanceId,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="JSON", help="Becomes its output.")
+    ] = None,
+    reason: Reason = "",
+    recursive: Recursive = True,
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ends an instance, and its child workflows."""
+    query = {"reason": reason or None, "recursive": None if recursive else "false"}
+    payload = read_json(output, "--output")
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/terminate", query, payload)
+    _say(f"terminated {id}", as_json)
+
+
+@app.command()
+def purge(
+    id: InstanceId,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if it has not finished, with all it owes.")
+    ] = False,
+    recursive: Recursive = True,
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Removes a finished instance, and its child workflows."""
+    query = {"force": "true" if force else None, "recursive": None if recursive else "false"}
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/purge", query)
+    _say(f"purged {id}", as_json)
+
+
+def _say(done: str, as_json: bool) -> None:
+    if as_json:
+        show.show_json({})
+    else:
+        print(show.clean(done))
