@@ -17,6 +17,8 @@ log = logging.getLogger("perdure.actors")
 
 #: Seconds that a partition's last commits may take before it is given back without them.
 DRAIN = 1.0
+#: Seconds after which nobody believes a word of placement about an older table: `PlacementOptions.word`, and more.
+HANDOVER = 0.5
 #: Seconds between tries of a store that gives no answer.
 RETRY = 0.1
 #: Seconds between questions for a new fence.
@@ -41,11 +43,19 @@ class Ownership:
         self._placement = placement
         self._changing = asyncio.Lock()
         self._settled = asyncio.Event()
+        #: Seconds for which a node waits before it takes what another may still serve.
+        self.handover = HANDOVER
+        self._quiet_at = 0.0
+        #: Served no more, and not given back yet.
+        self._leaving: dict[TypePartition, Fence] = {}
         host.on_fenced = self._fenced
 
-    def applied(self, _: Table | None, __: Table) -> None:
+    def applied(self, old: Table | None, new: Table) -> None:
         """A newer table is there. To be registered with `PlacementClient.on_table`."""
         self._settled.clear()
+        self._disown()
+        if self._contested(old, new):
+            self._quiet_at = self._host.clock.monotonic() + self.handover
         self._host.clock.spawn(self._follow())
 
     async def settled(self) -> None:
@@ -54,11 +64,37 @@ class Ownership:
 
     async def _follow(self) -> None:
         async with self._changing:
-            wanted = self._wanted()
+            await self._give_back()
+            while (wait := self._quiet_at - self._host.clock.monotonic()) > 0:
+                await self._host.clock.sleep(wait)
             owned = {key: owned.fence for key, owned in self._host.owned.items()}
-            await self._give_back({key: fence for key, fence in owned.items() if wanted.get(key) != fence})
+            wanted = self._wanted()
             await self._take({key: fence for key, fence in wanted.items() if owned.get(key) != fence})
             self._settled.set()
+
+    def _contested(self, old: Table | None, new: Table) -> bool:
+        """Whether somebody who lives may still serve what the new table gives this node: it may not have seen that
+        table, and answers from memory as long as it believes placement's last word about the old one."""
+        node, owned = self._placement.node, self._host.owned
+        others = new.members.keys() - {node}
+        if not others:
+            return False
+        seen = old is not None and old.name == (new.term, new.epoch - 1)
+        for key, fence in self._wanted().items():
+            if key in owned and owned[key].fence == fence:
+                continue
+            before = old.owner(*key) if old is not None and seen else None
+            if not seen or before in others:
+                return True
+        return False
+
+    def _disown(self) -> None:
+        """INVARIANT: what the applied table gives to others is served no more, not even while an older table's
+        changes are still under way: from here on placement's word is about this table."""
+        wanted = self._wanted()
+        lost = {key: owned.fence for key, owned in self._host.owned.items() if wanted.get(key) != owned.fence}
+        self._leaving.update(lost)
+        self._host.disown(lost, Moved())
 
     def _wanted(self) -> dict[TypePartition, Fence]:
         table = self._placement.table
@@ -67,11 +103,11 @@ class Ownership:
         held: Mapping[TypePartition, Fence] = table.held(self._placement.node)
         return {key: fence for key, fence in held.items() if key.type in self._host.types}
 
-    async def _give_back(self, lost: Mapping[TypePartition, Fence]) -> None:
+    async def _give_back(self) -> None:
+        lost, self._leaving = self._leaving, {}
         if not lost:
             return
         host = self._host
-        host.disown(lost, Moved())
         try:
             async with asyncio.timeout(DRAIN):
                 await host.committer.drain()
@@ -104,8 +140,12 @@ class Ownership:
                 if not keys:
                     return []
         taken = []
+        wanted = self._wanted()
         for key, result in zip(keys, results, strict=True):
-            if isinstance(result, Taken):
+            if wanted.get(key) != fence:
+                # A newer table gives it to somebody else, or under another fence.
+                self._leaving[key] = fence
+            elif isinstance(result, Taken):
                 host.own(key, fence, crashed=not result.released)
                 taken.append(key)
             elif result.stored == fence:
@@ -142,7 +182,10 @@ class Ownership:
     async def release_all(self) -> None:
         """Gives everything back in good order: the node stops."""
         async with self._changing:
-            await self._give_back({key: owned.fence for key, owned in self._host.owned.items()})
+            lost = {key: owned.fence for key, owned in self._host.owned.items()}
+            self._leaving.update(lost)
+            self._host.disown(lost, Moved())
+            await self._give_back()
 
 
 def _by_fence(keys: Mapping[TypePartition, Fence]) -> dict[Fence, list[TypePartition]]:

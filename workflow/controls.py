@@ -173,7 +173,5 @@ def purge(work: Work, message: Message, children: list[ChildScheduled]) -> None:
 
 
 def wait(work: Work, message: Message) -> None:
-    waiters = work.behaviour.waiters
-    if not any(waiting is message for waiting in waiters):  # a turn that did not pass comes again
-        waiters.append(message)
-    # Answered by `committed`, which also looks at waits that are satisfied already.
+    # Once this turn is durable: until then the message may come back into the mailbox.
+    work.turn.answers.append((work.behaviour.wait, message))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from perdure.actors.activation import Activation
+from perdure.actors.activation import Activation, Phase
 from perdure.actors.messages import Identity, Message
 from perdure.actors.turn import Turn
 from perdure.errors import (
@@ -667,6 +667,14 @@ class WorkflowBehaviour:
         turn = self.activation.begin([message])
         controls.purge(Work(self, turn, taking=False), message, children)
         return turn
+
+    def wait(self, message: Message) -> None:
+        """The instance is as this `Wait` finds it; it is answered now, or when it has come so far."""
+        if self.activation.phase is Phase.GONE:
+            message.answer(Moved())
+            return
+        self.waiters.append(message)
+        self._tell_waiters()
 
     def _tell_waiters(self) -> None:
         instance = self.instance

@@ -401,6 +401,9 @@ class Work:
                 self.history.append(event)
                 if run.outcome is not None:
                     rest = self.arrivals[index + 1 :]
+                    if type(run.outcome) is not ContinuedAsNew:
+                        # Acknowledged with this turn: it stays as an event that nobody waited for.
+                        self.history += [each for each in rest if type(each) is EventRaised]
                     break
         except LoopBlocked as error:
             raise Stalled(stall.BLOCKED, str(error) or LoopBlocked.__doc__ or "") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from perdure.actors.messages import Message
@@ -116,6 +116,8 @@ class Checker:
         self.ended_runs: set[TaskKey] = set()
         #: By version: tasks of which this commit says that they need no further run.
         self._settles: dict[bytes, list[tuple[str, int]]] = {}
+        #: Actors of which a value was made unreadable: nothing can be said of what is written there.
+        self.corrupted: set[ActorId] = set()
         self.commits = 0
         #: Acknowledged writes may be lost: what follows from having seen one does not hold.
         self.rolled_back = False
@@ -141,6 +143,12 @@ class Checker:
             self.takers[held] = process, fence
             self._took[held, fence] = process
 
+    def trusted(self, process: Process, owned: Iterable[TypePartition]) -> None:  # 5
+        """A node is about to answer from memory, because placement says that nobody else can own what it owns."""
+        if not self.rolled_back:
+            for held in owned:
+                self.require(self.takers[held][0] is process, "a node trusts what it has lost", process, held)
+
     # --- commits -----------------------------------------------------------------------------------------------------
 
     def committed(self, process: Process, commit: Commit) -> None:
@@ -148,9 +156,17 @@ class Checker:
         self.commits += 1
         actor = commit.actor
         self.trace(
-            process, "commit", actor.id, commit.version[:3].hex(), "reset" if commit.reset else "", tuple(commit.put), tuple(commit.delete)
+            process,
+            "commit",
+            actor.id,
+            commit.version[:3].hex(),
+            "reset" if commit.reset else "",
+            tuple(commit.put),
+            tuple(commit.delete),
         )
         self._one_writer(process, commit)
+        if actor in self.corrupted:
+            return
         shadow = self.shadows.get(actor)
         if commit.reset and not commit.put:
             self.require(shadow is None or not shadow.outbox, "an actor that owes was removed", actor)
@@ -165,7 +181,9 @@ class Checker:
         self._apply(shadow, commit, change)
         record = self.memory.actors[actor]
         self._whole(shadow, record)
-        self.require(record.recover == shadow.owes, "`recover` is not what is owed", actor, record.recover)  # 4
+        self.require(
+            record.recover == shadow.owes, "`recover` is not what is owed", actor, record.recover
+        )  # 4
         if shadow.history and self.rng.randrange(REPLAYED) == 0:
             self.replay(shadow)
 
@@ -176,9 +194,14 @@ class Checker:
         self.require(
             taker == (process, commit.fence),
             "somebody else than the owner wrote",
-            process, commit.fence, *taker, commit.actor,
+            process,
+            commit.fence,
+            *taker,
+            commit.actor,
         )
-        self.require(commit.version not in self.versions or self.rolled_back, "a version was used twice", commit.actor)
+        self.require(
+            commit.version not in self.versions or self.rolled_back, "a version was used twice", commit.actor
+        )
         self.require(partition_of(commit.actor.id, self.partitions) == commit.partition, "wrong partition")
         self.versions.add(commit.version)
 
@@ -202,7 +225,9 @@ class Checker:
         for number, body in change.inbox:
             self._received(shadow, number, body)
         for number, entry in change.outbox:
-            self.require(commit.reset or number not in shadow.outbox, "an outbox key was written twice", number)
+            self.require(
+                commit.reset or number not in shadow.outbox, "an outbox key was written twice", number
+            )
             shadow.outbox[number] = entry
             self._outgoing(entry.body)
         self._life(shadow, old)
@@ -234,7 +259,9 @@ class Checker:
     def _begins(self, shadow: Shadow) -> None:  # 3
         meta = shadow.meta
         assert meta is not None
-        self.require(meta.start_id not in self.created or self.rolled_back, "a start took effect twice", shadow.actor)
+        self.require(
+            meta.start_id not in self.created or self.rolled_back, "a start took effect twice", shadow.actor
+        )
         self.created.add(meta.start_id)
         if meta.parent is not None or shadow.actor.id.startswith("detached-"):
             self.require(meta.start_id in self.starts, "started before it was decided", shadow.actor)
@@ -254,19 +281,28 @@ class Checker:
 
     # --- history -----------------------------------------------------------------------------------------------------
 
-    def _history(self, shadow: Shadow, change: Change, inbox: dict[int, Waiting], last_turn: int) -> None:  # 7
+    def _history(
+        self, shadow: Shadow, change: Change, inbox: dict[int, Waiting], last_turn: int
+    ) -> None:  # 7
         meta = shadow.meta
         assert meta is not None
         decided = False
         for number, event in change.history:
             self.require(number == len(shadow.history), "history numbers have a gap", shadow.actor, number)
-            self.require(event.at == meta.turn > last_turn, "a turn's time is not its own", shadow.actor, event)
             self.require(
-                (number == 0) == isinstance(event, ExecutionStarted), "the first event is not the start", shadow.actor, event
+                event.at == meta.turn > last_turn, "a turn's time is not its own", shadow.actor, event
+            )
+            self.require(
+                (number == 0) == isinstance(event, ExecutionStarted),
+                "the first event is not the start",
+                shadow.actor,
+                event,
             )
             self.require(
                 not shadow.history or not isinstance(shadow.history[-1], ExecutionCompleted),
-                "an event follows the end", shadow.actor, event,
+                "an event follows the end",
+                shadow.actor,
+                event,
             )
             decided = decided or isinstance(event, _DECISIONS)
             self.require(isinstance(event, _DECISIONS) or not decided, "an arrival follows a decision", event)
@@ -319,7 +355,9 @@ class Checker:
         self, shadow: Shadow, event: TaskCompleted | TaskFailed, change: Change, inbox: dict[int, Waiting]
     ) -> None:  # 6
         task = shadow.open.get(event.id)
-        self.require(isinstance(task, TaskScheduled), "an activity completed that is not open", shadow.actor, event)
+        self.require(
+            isinstance(task, TaskScheduled), "an activity completed that is not open", shadow.actor, event
+        )
         assert isinstance(task, TaskScheduled)
         assert shadow.meta is not None
         key = TaskKey(shadow.actor.id, shadow.meta.execution_id, event.id, task.nonce)
@@ -334,7 +372,9 @@ class Checker:
 
     def _child_ends(self, shadow: Shadow, event: ChildCompleted | ChildFailed) -> None:  # 6
         task = shadow.open.get(event.id)
-        self.require(isinstance(task, ChildScheduled), "a child completed that is not open", shadow.actor, event)
+        self.require(
+            isinstance(task, ChildScheduled), "a child completed that is not open", shadow.actor, event
+        )
         assert isinstance(task, ChildScheduled)
         if isinstance(event, ChildCompleted):
             found = event.result in self.results.get(task.start_id, ())
@@ -373,17 +413,25 @@ class Checker:
                 self.require(token not in shadow.tokens, "an event received twice", shadow.actor, token)
                 if token in shadow.gone:
                     # Carried over by continue-as-new: it was in the history or inbox that the reset replaced.
-                    self.require(meta.generation > 1 or self.rolled_back, "an event was accepted twice", shadow.actor, token)
+                    self.require(
+                        meta.generation > 1 or self.rolled_back,
+                        "an event was accepted twice",
+                        shadow.actor,
+                        token,
+                    )
                     shadow.gone.discard(token)
                 else:
                     self._new_token(shadow, token)
                 shadow.tokens[token] = "inbox"
             case ActivityDone() | ChildDone():
                 task = shadow.open.get(body.task_id)
-                match_ = task is not None and task.nonce == body.nonce and body.execution_id == meta.execution_id
+                match_ = (
+                    task is not None and task.nonce == body.nonce and body.execution_id == meta.execution_id
+                )
                 self.require(match_, "a completion was received that matches nothing", shadow.actor, body)
                 twice = any(
-                    type(other) is type(body) and other.task_id == body.task_id for other in shadow.inbox.values()  # type: ignore[union-attr]
+                    type(other) is type(body) and other.task_id == body.task_id
+                    for other in shadow.inbox.values()  # type: ignore[union-attr]
                 )
                 self.require(not twice, "a completion was received twice", shadow.actor, body)
             case TimerDue():
@@ -441,14 +489,31 @@ class Checker:
         first, after = meta.inbox_first, meta.inbox_next
         self.require(all(first <= n < after for n in shadow.inbox), "metadata and inbox differ", actor)
         self.require(all(n < meta.outbox_next for n in shadow.outbox), "metadata and outbox differ", actor)
-        count = 1 + len(shadow.history) + len(shadow.inbox) + len(shadow.outbox) + ("customStatus" in record.values)
-        self.require(len(record.values) == count, "keys that nothing accounts for", actor, sorted(record.values))
+        count = (
+            1
+            + len(shadow.history)
+            + len(shadow.inbox)
+            + len(shadow.outbox)
+            + ("customStatus" in record.values)
+        )
+        self.require(
+            len(record.values) == count, "keys that nothing accounts for", actor, sorted(record.values)
+        )
         row = record.row
         if meta.status == "purged":
             self.require(row is None, "a purged instance is listed", actor)
-            self.require(not shadow.history and "customStatus" not in record.values, "a purged instance is there", actor)
+            self.require(
+                not shadow.history and "customStatus" not in record.values,
+                "a purged instance is there",
+                actor,
+            )
         else:
-            self.require(row is not None and row.status == meta.status, "the row has another status", actor, row and row.status)
+            self.require(
+                row is not None and row.status == meta.status,
+                "the row has another status",
+                actor,
+                row and row.status,
+            )
         for name, reminder in record.reminders.items():
             if name.startswith("timer-"):
                 known = int(name[6:]) in shadow.timers and reminder.data.decode() == meta.execution_id
@@ -489,7 +554,7 @@ class Checker:
         if not asked.process.running or isinstance(value, Unavailable):
             return
         self.trace(asked.process, "answer", message.target.id, message.method, _short(value))
-        if self.rolled_back:
+        if self.rolled_back or message.target in self.corrupted:
             return
         shadow = self.shadows.get(message.target)
         if isinstance(value, PerdureError):
@@ -498,7 +563,11 @@ class Checker:
         body = message.body  # 1
         match body:
             case Start():
-                self.require(body.start_id in self.created, "a start was acknowledged and is not stored", message.target)
+                self.require(
+                    body.start_id in self.created,
+                    "a start was acknowledged and is not stored",
+                    message.target,
+                )
             case Raise():
                 token = token_of(body.data)
                 kept = shadow is not None and (token in shadow.tokens or token in shadow.gone)
@@ -509,14 +578,21 @@ class Checker:
                 self._done_acknowledged(message.target, shadow, body)
             case Terminate():
                 active = shadow is not None and shadow.active_since is not None
-                mine = shadow is not None and shadow.meta is not None and body.start_id in ("", shadow.meta.start_id)
+                mine = (
+                    shadow is not None
+                    and shadow.meta is not None
+                    and body.start_id in ("", shadow.meta.start_id)
+                )
                 since = shadow.active_since if shadow is not None else None
                 self.require(
                     not (active and mine and since is not None and since < asked.since),
-                    "a terminate was acknowledged, and the instance goes on", message.target,
+                    "a terminate was acknowledged, and the instance goes on",
+                    message.target,
                 )
 
-    def _done_acknowledged(self, target: ActorId, shadow: Shadow | None, body: ActivityDone | ChildDone) -> None:
+    def _done_acknowledged(
+        self, target: ActorId, shadow: Shadow | None, body: ActivityDone | ChildDone
+    ) -> None:
         if shadow is None or shadow.meta is None or shadow.meta.execution_id != body.execution_id:
             return
         task = shadow.open.get(body.task_id)
@@ -535,14 +611,19 @@ class Checker:
         elif isinstance(error, InvalidState) and asked.message.method == "raise":
             since = shadow.active_since if shadow is not None else None
         self.require(
-            since is None or since >= asked.since, "a refusal from what is no longer so", asked.message.target, error
+            since is None or since >= asked.since,
+            "a refusal from what is no longer so",
+            asked.message.target,
+            error,
         )
 
     def sending(self, process: Process, body: object) -> None:
         """A node asks for an activity."""
         if isinstance(body, ActivityRequest) and not self.rolled_back:
             known = (body.execution_id, body.task_id) in self.known_completed.get(process, ())
-            self.require(not known, "an activity was asked for again after its result", body.instance_id, body.task_id)
+            self.require(
+                not known, "an activity was asked for again after its result", body.instance_id, body.task_id
+            )
 
     def acknowledged(self, process: Process, commits: Sequence[Commit]) -> None:
         """A process was told that its commits are durable."""
@@ -554,7 +635,9 @@ class Checker:
         meta = change.meta
         if meta is None:
             return
-        settled = [(meta.execution_id, e.id) for _, e in change.history if isinstance(e, TaskCompleted | TaskFailed)]
+        settled = [
+            (meta.execution_id, e.id) for _, e in change.history if isinstance(e, TaskCompleted | TaskFailed)
+        ]
         for number in change.settled_outbox:
             entry = shadow.outbox.get(number)
             if entry is not None and isinstance(entry.body, ActivityRequest):

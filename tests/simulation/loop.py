@@ -175,8 +175,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         when, _, _, handle = heappop(self._timers)
         if handle.callback is None:
             return
-        if when > self.now:
-            self.now = when
+        self.now = max(self.now, when)
         self._ready.append(handle)
 
     def again(self, handles: list[Handle]) -> None:

@@ -39,9 +39,7 @@ class SimNode:
         self.ready = False
         self.leaving = False
         self._asks: dict[asyncio.Future[Any], None] = {}
-        me = member(
-            app_id="sim", namespace="default", node=self.id, registry=registry, address=f"{name}:1"
-        )
+        me = member(app_id="sim", namespace="default", node=self.id, registry=registry, address=f"{name}:1")
         self.placement = PlacementClient(
             me,
             process,
@@ -59,6 +57,7 @@ class SimNode:
             peers=SimPeers(world.network, process),
             options=RuntimeOptions(replay_check="off", workflow_idle=world.idle),
         )
+        self.runtime.ownership.handover = world.placement_options.word
         self._watch()
         process.spawn(self._start(), name="start")
 
@@ -76,6 +75,15 @@ class SimNode:
 
         host.deliver = delivered  # type: ignore[method-assign]
         router.send_to = sent_to  # type: ignore[method-assign]
+        fresh = host.fresh
+
+        def is_fresh() -> bool:
+            answer = fresh()
+            if answer:
+                checker.trusted(self.process, host.owned)
+            return answer
+
+        host.fresh = is_fresh
         self.world.network.listen(self.id, self.process, router.arrived)
 
     async def _start(self) -> None:

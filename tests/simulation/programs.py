@@ -5,6 +5,7 @@ Whatever may happen in either order leaves the same outcome, so that a disturbed
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from datetime import timedelta
@@ -102,10 +103,8 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
             except TimeoutError:
                 return "timeout"
         case ["race", name, milliseconds]:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await ctx.wait_for_external_event(name, timeout=timedelta(milliseconds=milliseconds))
-            except TimeoutError:
-                pass
             return ANYTHING
         case ["child", ops]:
             return await ctx.call_child_workflow(program, input={"ops": ops, "out": []})

@@ -14,9 +14,9 @@ from typing import Any
 from perdure.workflow import stall
 from perdure.workflow.client import WorkflowClient
 from tests.simulation.loop import Violation
+from tests.simulation.network import LATEST
 from tests.simulation.programs import Maker
 from tests.simulation.scenarios import SCENARIOS, Scenario, disturb, heal
-from tests.simulation.network import LATEST
 from tests.simulation.shadow import Shadow
 from tests.simulation.stories import TYPE, CorruptStory, PoisonStory, Story, corrupt, poison, stories
 from tests.simulation.world import TraceLog, World
@@ -190,14 +190,16 @@ def _check(world: World, told: list[Story]) -> None:
         story.check()
     for asked in checker.asked:
         unanswered = asked.process.running and asked.message.method != "wait"
-        checker.require(not unanswered, "a message was never answered", asked.message.method, asked.message.target)
+        checker.require(
+            not unanswered, "a message was never answered", asked.message.method, asked.message.target
+        )
     _check_activities(world)
     for node in world.living():
         runtime = node.runtime
         checker.require(not runtime.committer.pending, "a commit is still pending", node.id)
         checker.require(not runtime.host.reminders._in_flight, "a reminder is still in flight", node.id)
         checker.require(not runtime.engine.activities.known, "an activity's answer is still out", node.id)
-        out = [task for task in runtime.engine.dispatcher._out]
+        out = list(runtime.engine.dispatcher._out)
         checker.require(not out, "an activity request is still out", node.id, out)
 
 

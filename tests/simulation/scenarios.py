@@ -191,9 +191,12 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             "chaos",
             (*STORE, *NETWORK, *NODES, *PLACEMENT, evict, clock_jumps),
-            nodes=3, pause=0.5, idle=3.0, skewed=True,
+            nodes=3,
+            pause=0.5,
+            idle=3.0,
+            skewed=True,
         ),
-        Scenario("poison", (kill, store_fails, pause), stories=3, poison=True),
+        Scenario("poison", (kill, store_fails, store_slow, pause), poison=True),
         Scenario("rollback", (kill, pause, store_fails), stories=4, rollback=True),
     )
 }

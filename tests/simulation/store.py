@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
@@ -271,7 +272,5 @@ def _settle(future: asyncio.Future[Any], error: StoreError) -> None:
 
 
 def _silently(apply: Callable[[], Any]) -> None:
-    try:
+    with contextlib.suppress(StoreError):
         apply()
-    except StoreError:
-        pass

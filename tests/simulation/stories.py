@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from perdure.errors import AlreadyExists, InstanceNotFound, InvalidState, PerdureError, Unavailable
+from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavailable
 from perdure.statestore.contract import ActorId
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.engine import workflow_type
 from perdure.workflow.events import ExecutionCompleted
+from perdure.workflow.requests import Start
 from tests.simulation.node import NodeLost, SimNode
 from tests.simulation.programs import Maker, Op, detached_of, events_of, expected, fits
 from tests.simulation.shadow import Shadow
@@ -61,11 +63,10 @@ class Story:
         return result
 
     async def start(self) -> None:
-        data = {"ops": self.ops, "out": []}
-        try:
-            await self.request(lambda c: c.schedule_new_workflow("program", input=data, instance_id=self.id))
-        except AlreadyExists:
-            pass  # an earlier try that was not answered
+        """All tries are one start: a try that comes late must not begin it again."""
+        data = msgspec.json.encode({"ops": self.ops, "out": []})
+        body = Start("program", self.rng.randbytes(16).hex(), data)
+        await self.request(lambda c: c._request(self.id, "start", body))
 
     async def raise_events(self) -> None:
         for name, count in events_of(self.ops):
@@ -100,10 +101,8 @@ class Story:
 
     async def _race(self, name: str) -> None:
         await self.world.sleep(self.rng.random() * 0.5)
-        try:
+        with contextlib.suppress(InstanceNotFound):
             await self.raise_event(name)
-        except InstanceNotFound:
-            pass
 
     # --- what must come of it --------------------------------------------------------------------------------------------
 
@@ -230,7 +229,9 @@ class PoisonStory(Story):
 
     def check(self) -> None:
         checker, shadow = self.world.checker, self.shadow
-        checker.require(shadow is not None and shadow.meta is not None, "the poison instance is gone", self.id)
+        checker.require(
+            shadow is not None and shadow.meta is not None, "the poison instance is gone", self.id
+        )
         assert shadow is not None
         assert shadow.meta is not None
         checker.require(
@@ -248,6 +249,7 @@ class CorruptStory(Story):
         await self.world.sleep(1.0)
         record = self.world.server.memory.actors[self.actor]
         record.values["metadata"] = b"\xc1 not readable"
+        self.world.checker.corrupted.add(self.actor)
         self.world.trace(self.id, "corrupted")
         for node in self.world.living():
             self.world.kill(node)

@@ -193,5 +193,12 @@ class TraceLog(logging.Handler):
         extra = getattr(record, "fields", {})
         error = record.exc_info[1] if record.exc_info else None
         self._world.lines.append(
-            (round(self._world.loop.now, 6), str(process), "log", record.getMessage(), str(extra), repr(error))
+            (
+                round(self._world.loop.now, 6),
+                str(process),
+                "log",
+                record.getMessage(),
+                str(extra),
+                repr(error),
+            )
         )
