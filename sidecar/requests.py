@@ -142,7 +142,8 @@ async def body_bytes(request: web.Request) -> bytes:
     try:
         return await request.read()
     except web.RequestPayloadError as error:
-        raise malformed(f"the body cannot be read: {error}") from error
+        reason = str(error).rpartition("message:")[2].strip()
+        raise malformed(f"the body cannot be read: {reason}") from error
 
 
 async def json_body(request: web.Request) -> bytes | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -83,6 +85,14 @@ class Connection(web.RequestHandler):
         response = error_response(status, code, f"this is not a request that can be read: {said[:200]}")
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **more: Any) -> None:
+        """A body that cannot be read is its sender's doing, and was answered: no error of this node."""
+        error = sys.exception()
+        if isinstance(error, web.RequestPayloadError):
+            logger.debug("request_unreadable", extra=fields(error=str(error)))
+        else:
+            super().log_exception(*args, **more)
 
 
 class HttpServer:
