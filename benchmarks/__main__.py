@@ -16,6 +16,7 @@ from benchmarks.result import Figures, Report, Row, medians, progress
 from benchmarks.sizes import FULL, PEER_SHARE, SHORT, Sizes
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 TITLES = {
     "limits": "What the machine can do",
@@ -61,6 +62,9 @@ def main() -> None:
     path = options.json or RESULTS / f"{'short' if options.short else 'full'}.json"
     report.write(path)
     progress(f"written to {path}")
+    if options.page:
+        report.write_page(PAGE)
+        progress(f"written to {PAGE}")
 
 
 #: What a short run leaves out.
@@ -80,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="where to write (default: benchmarks/results/)"
     )
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/performance.md")
     return parser.parse_args()
 
 

@@ -15,6 +15,9 @@ from statistics import median
 
 Figures = dict[str, float]
 
+#: The heading of a page below which tables are put.
+FIGURES = "## Figures"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -44,8 +47,19 @@ class Report:
         parts: list[str] = []
         for workload in dict.fromkeys(row.workload for row in self.rows):
             rows = [row for row in self.rows if row.workload == workload]
-            parts.append(f"{workload}\n\n{_table(rows)}")
+            parts.append(f"### {workload}\n\n{_table(rows)}")
         return "\n\n".join(parts)
+
+    def write_page(self, page: Path) -> None:
+        """Replaces what the page has below its heading for figures."""
+        text, heading, _ = page.read_text().partition(FIGURES)
+        if not heading:
+            raise ValueError(f"{page} has no heading {FIGURES!r}")
+        machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
+        sizes = "Small sizes (`--short`). " if self.short else ""
+        page.write_text(
+            f"{text}{FIGURES}\n\n{sizes}Measured {self.started} on: {machine}.\n\n{self.tables()}\n"
+        )
 
 
 def medians(runs: Sequence[Figures]) -> Figures:
