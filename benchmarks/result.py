@@ -55,11 +55,9 @@ class Report:
         text, heading, _ = page.read_text().partition(FIGURES)
         if not heading:
             raise ValueError(f"{page} has no heading {FIGURES!r}")
-        machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        sizes = "Small sizes (`--short`). " if self.short else ""
-        page.write_text(
-            f"{text}{FIGURES}\n\n{sizes}Measured {self.started} on: {machine}.\n\n{self.tables()}\n"
-        )
+        facts = {"measured": self.started, "sizes": "small" if self.short else "full", **self.machine}
+        lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+        page.write_text(f"{text}{FIGURES}\n\n{lines}\n\n{self.tables()}\n")
 
 
 def medians(runs: Sequence[Figures]) -> Figures:
