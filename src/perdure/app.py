@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from perdure import logs
 from perdure.actors.actor import Actor
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
-from perdure.errors import ConfigurationError
+from perdure.errors import ConfigurationError, StoreHeld
 from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
 from perdure.runtime import ActorSpec, RuntimeOptions
 from perdure.statestore.contract import StateStore
@@ -166,8 +166,12 @@ class App:
             runtime=RuntimeOptions(replay_check=self.replay_check),
         )
         tune()
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(self._serve_until_told(options, ready))
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._serve_until_told(options, ready))
+        except StoreHeld as error:
+            # Not a fault of this program: one line, and exit status 1.
+            raise SystemExit(error.message) from None
 
     async def _serve_until_told(self, options: NodeOptions, ready: Callable[[Node], None] | None) -> None:
         node = self.node(options)
