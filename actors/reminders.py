@@ -24,8 +24,9 @@ WINDOW = 60_000_000
 HELD_LIMIT = 20_000
 #: At most this many are with their actors at a time, so that a backlog after an outage does not flood the node.
 IN_FLIGHT_LIMIT = 1_000
-#: Seconds after which a reminder that its actor could not take is fired again.
+#: Seconds after which a reminder that its actor could not take is fired again: doubled each time up to the last.
 RETRY = 1.0
+RETRY_LAST = 30.0
 #: Seconds between looks at the wall clock, which may jump.
 LOOK = 1.0
 
@@ -47,6 +48,8 @@ class ReminderClock:
         self._again = False
         #: (actor, name) deleted while a refill reads pages that may still show them.
         self._deleted: set[tuple[ActorId, str]] = set()
+        #: How often in a row a reminder was fired that its actor could not take.
+        self._failures: dict[tuple[ActorId, str], int] = {}
         self._closed = False
 
     # --- what commits change ---------------------------------------------------------------------------------------
@@ -194,8 +197,13 @@ class ReminderClock:
             if self._in_flight == IN_FLIGHT_LIMIT - 1:
                 self._arm()
             # The commit that took it has deleted or moved it. If it did not come to that, it is fired again.
-            if self._live.get(reminder.actor, {}).get(reminder.name) is reminder:
-                self._host.clock.call_later(RETRY, self._retry, reminder)
+            key = (reminder.actor, reminder.name)
+            if self._live.get(reminder.actor, {}).get(reminder.name) is not reminder:
+                self._failures.pop(key, None)
+                return
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            delay = min(RETRY * 2.0 ** min(failures - 1, 16), RETRY_LAST)
+            self._host.clock.call_later(delay, self._retry, reminder)
 
         self._host.deliver(self._host.types[reminder.actor.type].reminder(reminder, answered))
 

@@ -22,6 +22,7 @@ from perdure.workflow.instance import Instance
 from perdure.workflow.keys import FORGET
 from perdure.workflow.metadata import PURGED, Metadata
 from perdure.workflow.requests import Purge, Terminate
+from perdure.workflow.stall import UNREADABLE
 from perdure.workflow.state import RuntimeStatus
 
 if TYPE_CHECKING:
@@ -74,10 +75,15 @@ def resume(work: Work, message: Message) -> None:
         return
     if meta.status == RuntimeStatus.SUSPENDED and meta.history:
         work.history.append(ExecutionResumed(work.at, message.body.reason))
+    unreadable = meta.stall == UNREADABLE
     meta.deaths, meta.stall, meta.attempts = 0, "", 0
     meta.task_deaths = {}
     work.set_status(RuntimeStatus.RUNNING if meta.history else RuntimeStatus.PENDING)
     work.behaviour.resumed()
+    if unreadable:
+        # On what the store has now, not on what is in memory, where something is missing.
+        work.turn.effects.append((work.behaviour.activation.load, ()))
+        return
     work.taking = work.behaviour.may_run()
     work.turn.effects.append((work.behaviour.activation.wake, ()))
 

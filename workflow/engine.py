@@ -20,6 +20,7 @@ from perdure.workflow.dispatch import LOOK, Dispatcher
 from perdure.workflow.events import Event, ExecutionStarted
 from perdure.workflow.executor import Executor, Run
 from perdure.workflow.executor import Instance as RunInstance
+from perdure.workflow.instance import named
 from perdure.workflow.keys import FORGET
 from perdure.workflow.orchestrator import WorkflowBehaviour
 from perdure.workflow.recovery import RecoveryGate
@@ -153,7 +154,7 @@ class WorkflowEngine:
                 number = int(key.removeprefix("history-"))
                 if limit is not None and number >= limit:
                     return
-                yield number, events.decode(value)
+                yield number, named(key, events.decode, value)
             cursor = page.cursor
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from perdure.workflow.requests import ActivityDone, ChildDone, Outgoing, TimerDu
 from perdure.workflow.state import Details, RuntimeStatus, WorkflowState, when
 
 Open = TaskScheduled | ChildScheduled
+T = TypeVar("T")
 
 
 class Instance:
@@ -86,19 +87,26 @@ class Instance:
         return self
 
     def _read_values(self, snapshot: Snapshot) -> None:
+        """Reads what can be read, then raises for the first value that cannot."""
         history: list[Event] = []
-        inbox: list[tuple[int, Waiting]] = []
+        wrong: CorruptState | None = None
         for key, value in snapshot.values.items():
-            if key.startswith("history-"):
-                history.append(_named(key, events.decode, value))
-            elif key.startswith("inbox-"):
-                inbox.append((int(key[6:]), _named(key, requests.decode_inbox, value)))
-            elif key.startswith("outbox-"):
-                self.outbox[int(key[7:])] = _named(key, requests.decode_outbox, value)
-            elif key == "customStatus":
-                self.custom_status = value
-        self.inbox.extend(inbox)
+            try:
+                if key.startswith("history-"):
+                    history.append(named(key, events.decode, value))
+                elif key.startswith("inbox-"):
+                    self.inbox.append((int(key[6:]), named(key, requests.decode_inbox, value)))
+                elif key.startswith("outbox-"):
+                    self.outbox[int(key[7:])] = named(key, requests.decode_outbox, value)
+                elif key == "customStatus":
+                    self.custom_status = value
+            except CorruptState as error:
+                wrong = wrong or error
         self.scan(history)
+        if wrong is not None:
+            # No run may be built from a history with a gap.
+            self.unread = None
+            raise wrong
 
     def scan(self, history: Iterable[Event]) -> None:
         """Takes stored history events into account, in order; they are kept until a run is built."""
@@ -205,7 +213,8 @@ class UnreadableHistory(CorruptState):
         self.instance = instance
 
 
-def _named(key: str, decode: Any, value: bytes) -> Any:
+def named(key: str, decode: Callable[[bytes], T], value: bytes) -> T:
+    """A decoded value; the error of one that cannot be read says which."""
     try:
         return decode(value)
     except CorruptState as error:
@@ -213,17 +222,23 @@ def _named(key: str, decode: Any, value: bytes) -> Any:
 
 
 def describe(row: InstanceRow) -> WorkflowState:
-    """What clients see of an index row. `CorruptState` when its details cannot be read."""
+    """What clients see of an index row. Never raises: one that cannot be read says so as its reason, so that a list
+    with it is still a list."""
+    details, status, reason = Details(), RuntimeStatus.STALLED, ""
+    created = updated = when(0)
     try:
-        details = msgspec.msgpack.decode(row.details, type=Details) if row.details else Details()
-    except msgspec.DecodeError as error:
-        raise CorruptState(f"the index row of {row.actor.id!r} cannot be read: {error}") from error
+        if row.details:
+            details = msgspec.msgpack.decode(row.details, type=Details)
+        status, reason = RuntimeStatus(row.status), details.reason
+        created, updated = when(row.created), when(row.updated)
+    except Exception as error:  # noqa: BLE001 - it may hold anything
+        reason = f"the index row cannot be read: {error}"
     return WorkflowState(
         instance_id=row.actor.id,
         name=row.name,
-        runtime_status=RuntimeStatus(row.status),
-        created_at=when(row.created),
-        last_updated_at=when(row.updated),
+        runtime_status=status,
+        created_at=created,
+        last_updated_at=updated,
         started_at=when(details.started) if details.started else None,
         completed_at=when(details.completed) if details.completed else None,
         scheduled_at=when(details.scheduled) if details.scheduled else None,
@@ -231,7 +246,7 @@ def describe(row: InstanceRow) -> WorkflowState:
         serialized_output=_text(details.output),
         serialized_custom_status=_text(details.custom_status),
         failure_details=details.failure,
-        reason=details.reason,
+        reason=reason,
         execution_id=details.execution_id,
         generation=details.generation,
         parent_instance_id=details.parent_id or None,

@@ -30,6 +30,7 @@ from perdure.workflow.recovery import DEATH_LIMIT, SURVIVED
 from perdure.workflow.requests import ActivityDone, ActivityRequest, Purge, Raise, Start, Wait
 from perdure.workflow.stall import Stalled
 from perdure.workflow.state import RuntimeStatus
+from perdure.workflow.unreadable import Unreadable
 from perdure.workflow.work import CONTROL, Work
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class WorkflowBehaviour:
         "_stalled",
         "_stalling",
         "_ticket",
+        "_unreadable",
         "acked",
         "activation",
         "engine",
@@ -81,6 +83,8 @@ class WorkflowBehaviour:
         self.engine = engine
         self.activation = activation
         self.instance: Instance | None = None
+        #: Stands for an instance whose metadata cannot be read.
+        self._unreadable: Unreadable | None = None
         #: The suspended workflow code; None: not begun, finished, or to be rebuilt by replay.
         self.run: Run | None = None
         #: Outbox numbers that are acknowledged and not yet deleted.
@@ -121,13 +125,19 @@ class WorkflowBehaviour:
         self.acked.clear()
         if self._stall_turn is not None:
             self._stalled, self._stall_turn = self._stalling, None
+        self._unreadable = None
         try:
             self.instance = Instance.read(self.activation.actor, snapshot)
         except UnreadableHistory as error:
             self.instance = error.instance
             # Counted as read, so that nothing waits for what cannot be had.
             self.instance.scanned = self.instance.meta.history
-            self._stalled = Stalled(stall.UNREADABLE, error.message)
+            if not (self.instance.finished or self.instance.purged):
+                self._stalled = Stalled(stall.UNREADABLE, error.message)
+        except CorruptState as error:
+            log.error("state.unreadable", extra=fields(instance=self.activation.actor.id, reason=error))
+            self.instance = None
+            self._unreadable = Unreadable(error.message)
         self._dispatched = False
         self._durable_outbox = self.instance.meta.outbox_next if self.instance is not None else 0
         if self.instance is not None and self.instance.meta.stall == stall.CRASHED:
@@ -136,6 +146,8 @@ class WorkflowBehaviour:
     def step(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         instance = self.instance
         mailbox = self.activation.mailbox
+        if self._unreadable is not None:
+            return self._step_unreadable(self._unreadable)
         if instance is not None and not (instance.finished or instance.purged):
             return self._step_active(instance)
         if instance is not None and not self._dispatched:
@@ -253,6 +265,14 @@ class WorkflowBehaviour:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             self.engine.gate.leave(ticket)
+
+    def _step_unreadable(self, unreadable: Unreadable) -> Turn | Coroutine[Any, Any, Turn | None] | None:
+        if not unreadable.shown:
+            return unreadable.show(self.activation, self.engine.store)
+        turn = unreadable.step(self.activation)
+        if turn is not None:
+            self._unreadable = None
+        return turn
 
     # --- an active instance ------------------------------------------------------------------------------------------
 

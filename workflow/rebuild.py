@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from perdure.errors import LoopBlocked
 from perdure.workflow import events, stall
 from perdure.workflow.executor import NonDeterminism, Run
-from perdure.workflow.instance import Instance
+from perdure.workflow.instance import Instance, named
 from perdure.workflow.replay import Replay
 from perdure.workflow.stall import Stalled
 
@@ -49,7 +49,7 @@ async def _read_rest(engine: WorkflowEngine, instance: Instance, alive: Callable
         if not page.items:
             raise Stalled(stall.UNREADABLE, f"key {start} is missing")
         if alive():
-            instance.scan([events.decode(value) for _, value in page.items])
+            instance.scan([named(key, events.decode, value) for key, value in page.items])
 
 
 async def _replay(engine: WorkflowEngine, instance: Instance, run: Run, alive: Callable[[], bool]) -> None:

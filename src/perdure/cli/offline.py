@@ -16,7 +16,7 @@ from perdure.sidecar.workflows import history_json, list_json, state_json
 from perdure.statestore.contract import ActorId, InstanceFilter, Page, StateStore
 from perdure.statestore.urls import open_store
 from perdure.workflow.events import Event, decode
-from perdure.workflow.instance import describe
+from perdure.workflow.instance import describe, named
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -77,7 +77,9 @@ class StoreReader:
         actor = ActorId(self.workflow_type(), id)
         start = f"history-{query.get('start', 0):06d}"
         page = self._run(self._store.keys(actor, "history-", start, query["limit"]))
-        events: list[tuple[int, Event]] = [(_number(key), decode(value)) for key, value in page.items]
+        events: list[tuple[int, Event]] = [
+            (_number(key), named(key, decode, value)) for key, value in page.items
+        ]
         following = None if page.cursor is None else str(events[-1][0] + 1)
         return history_json(Page(events, following))
 
