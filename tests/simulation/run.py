@@ -38,10 +38,11 @@ def simulate(seed: int, scenario: str, *, verbose: bool = False) -> World:
     try:
         with _logs(world if verbose else None):
             world.loop.run(_play(world, how))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the run found
         raise Failed(_report(seed, scenario, world, error)) from (error if verbose else None)
     finally:
-        world.close()
+        with _logs(None):
+            world.close()
     return world
 
 

@@ -90,7 +90,7 @@ class Story:
                 continue
             try:
                 await self._ask(
-                    self.rng.choice(nodes), lambda c: c.raise_workflow_event(self.id, name, data=data)
+                    self.rng.choice(nodes), lambda c, d=data: c.raise_workflow_event(self.id, name, data=d)
                 )
             except (NodeLost, Unavailable):
                 await self.world.sleep(0.05)
@@ -193,10 +193,9 @@ class PurgedStory(Story):
             await super().run()
 
     async def _purge_it(self) -> None:
-        try:
+        # Not found: an earlier try that was not answered.
+        with contextlib.suppress(InstanceNotFound):
             await self.request(lambda c: c.purge_workflow(self.id))
-        except InstanceNotFound:
-            pass  # an earlier try that was not answered
         shadow = self.shadow
         self.world.checker.require(shadow is None or shadow.purged, "purged, and still there", self.id)
 

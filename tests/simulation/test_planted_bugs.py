@@ -1,0 +1,253 @@
+"""The simulation finds bugs: each of these is put into the real code, and must be seen within some seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from perdure.actors.activation import Activation
+from perdure.actors.host import ActorHost
+from perdure.actors.turn import Turn
+from perdure.errors import StoreError, StoreUnavailable
+from perdure.placement.client import PlacementClient
+from perdure.statestore.committer import Committer, Done
+from perdure.statestore.contract import Commit, CommitResult, TypePartition
+from perdure.statestore.memory import MemoryStore
+from perdure.workflow import controls, ending, work
+from perdure.workflow.commands import CreateTimer
+from perdure.workflow.dispatch import Dispatcher
+from perdure.workflow.instance import Instance
+from perdure.workflow.metadata import Metadata
+from perdure.workflow.orchestrator import WorkflowBehaviour
+from perdure.workflow.run import InProcessRun
+from perdure.workflow.work import Work
+from tests.simulation.run import Failed, simulate
+
+Patch = pytest.MonkeyPatch
+#: Seeds within which each must be found.
+SEEDS = 150
+
+
+def no_fence_check(patch: Patch) -> None:
+    commit_one = MemoryStore._commit
+
+    def commit(self: MemoryStore, commit: Commit) -> CommitResult:
+        key = TypePartition(commit.actor.type, commit.partition)
+        stored = self.fences.get(key)
+        self.fences[key] = (commit.fence, False)
+        try:
+            return commit_one(self, commit)
+        finally:
+            if stored is not None:
+                self.fences[key] = stored
+
+    patch.setattr(MemoryStore, "_commit", commit)
+
+
+def no_version_check(patch: Patch) -> None:
+    commit_one = MemoryStore._commit
+
+    def commit(self: MemoryStore, commit: Commit) -> CommitResult:
+        record = self.actors.get(commit.actor)
+        commit.expected = record.version if record is not None else None
+        return commit_one(self, commit)
+
+    patch.setattr(MemoryStore, "_commit", commit)
+
+
+def answers_before_the_commit(patch: Patch) -> None:
+    commit = Activation._commit
+
+    def early(self: Activation, turn: Turn) -> None:
+        for answer, value in turn.answers:
+            answer(value)
+        turn.answers.clear()
+        commit(self, turn)
+
+    patch.setattr(Activation, "_commit", early)
+
+
+def effects_before_the_commit(patch: Patch) -> None:
+    commit = Activation._commit
+
+    def early(self: Activation, turn: Turn) -> None:
+        for effect, arguments in turn.effects:
+            effect(*arguments)
+        turn.effects.clear()
+        commit(self, turn)
+
+    patch.setattr(Activation, "_commit", early)
+
+
+def the_outbox_leaves_before_the_commit(patch: Patch) -> None:
+    always = property(lambda self: 10**9, lambda self, value: None)
+    patch.setattr(WorkflowBehaviour, "_durable_outbox", always)
+
+
+def recover_is_never_put(patch: Patch) -> None:
+    close = Work.close
+
+    def forgetful(self: Work) -> None:
+        close(self)
+        self.commit.recover = None
+
+    patch.setattr(Work, "close", forgetful)
+
+
+def recover_goes_before_the_outbox(patch: Patch) -> None:
+    patch.setattr(Instance, "owes", property(lambda self: bool(self.open or self.inbox)))
+
+
+def nobody_recovers(patch: Patch) -> None:
+    async def recover(self: ActorHost, keys: Any) -> None:
+        pass
+
+    patch.setattr(ActorHost, "recover", recover)
+
+
+def every_event_is_new(patch: Patch) -> None:
+    patch.setattr(Metadata, "knows", lambda self, identity: False)
+
+
+def a_completion_matches_any_execution(patch: Patch) -> None:
+    patch.setattr(Instance, "match", lambda self, body: self.open.get(body.task_id))
+
+
+def a_turn_is_two_commits(patch: Patch) -> None:
+    submit = Committer.submit
+
+    def split(self: Committer, commit: Commit, done: Done) -> None:
+        history = {key: value for key, value in commit.put.items() if key.startswith("history-")}
+        if not history or commit.reset:
+            submit(self, commit, done)
+            return
+        version = bytes(reversed(commit.version))
+        first = Commit(commit.actor, commit.partition, commit.fence, commit.expected, version, history)
+        commit.expected = version
+        for key in history:
+            del commit.put[key]
+        submit(self, first, lambda _: submit(self, commit, done))
+
+    patch.setattr(Committer, "submit", split)
+
+
+def an_unknown_outcome_is_written_again(patch: Patch) -> None:
+    """With another version, over whatever is there."""
+
+    async def answer(self: Committer, commits: Sequence[Commit]) -> Sequence[CommitResult]:
+        while True:
+            try:
+                return await self._store.commit(commits)
+            except StoreUnavailable as error:
+                await self._back_off(error, len(commits))
+                for commit in commits:
+                    snapshot = self._store._memory.actors.get(commit.actor)  # type: ignore[attr-defined]
+                    commit.expected = snapshot.version if snapshot is not None else None
+                    commit.version = self._clock.token(16)
+
+    patch.setattr(Committer, "_answer", answer)
+
+
+def a_request_is_never_forgotten(patch: Patch) -> None:
+    patch.setattr(Dispatcher, "settled", lambda self, actor, execution_id, task_id: None)
+
+
+def an_outbox_message_is_settled_when_it_is_sent(patch: Patch) -> None:
+    send_one = WorkflowBehaviour._send_one
+
+    def send(self: WorkflowBehaviour, instance: Instance, number: int) -> None:
+        send_one(self, instance, number)
+        self.acked.add(number)
+
+    patch.setattr(WorkflowBehaviour, "_send_one", send)
+
+
+def a_lost_partition_is_read_from_memory(patch: Patch) -> None:
+    patch.setattr(PlacementClient, "fresh", lambda self: True)
+
+
+def continue_as_new_loses_events(patch: Patch) -> None:
+    patch.setattr(InProcessRun, "unread_events", lambda self: [])
+
+
+def a_finished_instance_keeps_its_timers(patch: Patch) -> None:
+    finish = ending.finish
+
+    def untidy(work: Work, *rest: Any) -> None:
+        finish(work, *rest)
+        work.commit.clear_reminders = False
+
+    patch.setattr(ending, "finish", untidy)
+    patch.setattr(controls, "finish", untidy)
+
+
+def a_decision_is_not_written(patch: Patch) -> None:
+    create = work.DECISIONS[CreateTimer]
+
+    def forget(self: Work, command: Any) -> None:
+        create(self, command)
+        self.history.pop()
+
+    patch.setitem(work.DECISIONS, CreateTimer, forget)
+
+
+def the_row_is_forgotten(patch: Patch) -> None:
+    def set_status(self: Work, status: Any, reason: str = "") -> None:
+        self.instance.meta.status, self.instance.meta.reason = status, reason
+
+    patch.setattr(Work, "set_status", set_status)
+
+
+def a_batch_fails_as_one(patch: Patch) -> None:
+    from perdure.statestore.contract import Rejected
+
+    answer = Committer._answer
+
+    async def all_or_nothing(self: Committer, commits: Sequence[Commit]) -> Sequence[CommitResult]:
+        try:
+            return await answer(self, commits)
+        except StoreError as error:
+            return [Rejected(str(error)) for _ in commits]
+
+    patch.setattr(Committer, "_answer", all_or_nothing)
+
+
+#: Each bug, a scenario that shows it, and words of what the simulation says.
+BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
+    (no_fence_check, "network", "somebody else than the owner wrote"),
+    (no_version_check, "store", "a version was used twice"),
+    (answers_before_the_commit, "calm", "acknowledged and is not stored"),
+    (effects_before_the_commit, "calm", "before it was decided"),
+    (the_outbox_leaves_before_the_commit, "store", "before it was decided"),
+    (recover_is_never_put, "calm", "`recover` is not what is owed"),
+    (recover_goes_before_the_outbox, "calm", "`recover` is not what is owed"),
+    (nobody_recovers, "kills", "after the last fault"),
+    (every_event_is_new, "network", "an event"),
+    (a_completion_matches_any_execution, "network", ""),
+    (a_turn_is_two_commits, "calm", "a commit without metadata"),
+    (an_unknown_outcome_is_written_again, "store", ""),
+    (a_request_is_never_forgotten, "kills", "again after its result"),
+    (an_outbox_message_is_settled_when_it_is_sent, "network", "before its delivery"),
+    (a_lost_partition_is_read_from_memory, "network", "a node trusts what it has lost"),
+    (continue_as_new_loses_events, "calm", "after the last fault"),
+    (a_finished_instance_keeps_its_timers, "calm", "reminder"),
+    (a_decision_is_not_written, "calm", ""),
+    (the_row_is_forgotten, "calm", "the row has another status"),
+    (a_batch_fails_as_one, "poison", "an instance stalled"),
+]
+
+
+@pytest.mark.parametrize(("plant", "scenario", "words"), BUGS, ids=[bug[0].__name__ for bug in BUGS])
+def test_found(plant: Callable[[Patch], None], scenario: str, words: str, monkeypatch: Patch) -> None:
+    plant(monkeypatch)
+    told = []
+    for seed in range(SEEDS):
+        try:
+            simulate(seed, scenario)
+        except Failed as failed:
+            told.append(str(failed).splitlines()[-2])
+            if words in told[-1]:
+                return
+    pytest.fail(f"not found in {SEEDS} seeds of {scenario}; found instead: {told[:5]}")
