@@ -62,6 +62,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(str(error), error.status)
     except PerdureError as error:
         return _fail(error.message, FAILED)
+    except SystemExit as end:
+        # `App.run` ends so when it cannot start.
+        if isinstance(end.code, str):
+            return _fail(end.code, FAILED)
+        raise
     except BrokenPipeError:
         # Whoever reads (`| head`) has enough. Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
