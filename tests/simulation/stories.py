@@ -248,6 +248,8 @@ class CorruptStory(Story):
         await self.world.sleep(1.0)
         record = self.world.server.memory.actors[self.actor]
         record.values["metadata"] = b"\xc1 not readable"
+        # A write that is on its way would make it readable again.
+        record.version = b"damaged"
         self.world.checker.corrupted.add(self.actor)
         self.world.trace(self.id, "corrupted")
         for node in self.world.living():
