@@ -125,7 +125,10 @@ class Node:
             options=self.options.runtime,
         )
         bind(self)
-        await self.runtime.start()
+        if self.options.http_port is not None:
+            # Late: half of the time that importing perdure takes would be aiohttp's. But not while the watchdog looks.
+            from perdure.sidecar.server import HttpServer
+        # Before the first user code can run: that of what is recovered.
         if self.options.blocked_after:
             self._watchdog = Watchdog(
                 self._user_codes(),
@@ -135,10 +138,8 @@ class Node:
                 may_exit=self.options.exit_when_stuck,
             )
             self._watchdog.start()
+        await self.runtime.start()
         if self.options.http_port is not None:
-            # Late: half of the time that importing perdure takes would be aiohttp's.
-            from perdure.sidecar.server import HttpServer
-
             self._server = HttpServer(self, self.options.host, self.options.http_port)
             await self._server.start()
             announce = getattr(self.store, "announce", None)

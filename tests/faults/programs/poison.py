@@ -122,5 +122,5 @@ if __name__ == "__main__":
         http_port=int(os.environ["PORT"]),
         drain_seconds=1,
         blocked_after=1.0,
-        stuck_after=0.5,
+        stuck_after=1.0,
     )
