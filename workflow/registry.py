@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from types import FunctionType
 from typing import Any, TypeVar, get_args, overload
 
@@ -88,7 +87,7 @@ class WorkflowDefinition(Definition):
 
 class ActivityDefinition(Definition):
     kind = "activity"
-    __slots__ = ("heartbeat_timeout", "is_async", "retry_policy", "timeout")
+    __slots__ = ("is_async", "retry_policy")
 
     def __init__(
         self,
@@ -97,16 +96,11 @@ class ActivityDefinition(Definition):
         scope: dict[str, Any],
         *,
         retry_policy: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-        heartbeat_timeout: timedelta | None = None,
     ) -> None:
         super().__init__(name, fn, scope)
         self.is_async = inspect.iscoroutinefunction(_function(fn))
         #: For calls that give none.
         self.retry_policy = retry_policy
-        #: From the function's start to its end.
-        self.timeout = timeout
-        self.heartbeat_timeout = heartbeat_timeout
 
 
 class Registry:
@@ -143,8 +137,6 @@ class Registry:
         *,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-        heartbeat_timeout: timedelta | None = None,
     ) -> Callable[[F], F]: ...
     def activity(
         self,
@@ -152,8 +144,6 @@ class Registry:
         *,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,
-        timeout: timedelta | None = None,
-        heartbeat_timeout: timedelta | None = None,
     ) -> F | Callable[[F], F]:
         """Registers an activity `(ctx)` or `(ctx, input)`: an `async def`, or a plain function, run in a thread."""
         scope = _caller_scope()
@@ -164,8 +154,6 @@ class Registry:
                 function,
                 scope,
                 retry_policy=retry_policy,
-                timeout=timeout,
-                heartbeat_timeout=heartbeat_timeout,
             )
             _add(self.activities, self.activity_index, definition)
             return function
