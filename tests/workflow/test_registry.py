@@ -140,7 +140,6 @@ def test_all_kinds_of_callables_are_taken(app: Registry) -> None:
 
 def test_options_of_an_activity_are_kept(app: Registry) -> None:
     policy = RetryPolicy(first_retry_interval=timedelta(seconds=1), max_number_of_attempts=2)
-    minute = timedelta(minutes=1)
     app.activity(retry_policy=policy)(three_or_two)
     found = app.get_activity("three_or_two")
     assert found.retry_policy == policy
