@@ -37,14 +37,25 @@ def counting() -> Iterator[CommitCount]:
 
 @contextlib.contextmanager
 def _counted(store: Any, count: CommitCount) -> Iterator[None]:
-    commit = store.commit
+    commit, at_once = store.commit, getattr(store, "commit_now", None)
 
     async def counted(self: Any, batch: Sequence[Commit]) -> Sequence[CommitResult]:
         count.add(len(batch))
         return await commit(self, batch)  # type: ignore[no-any-return]
 
+    def counted_at_once(self: Any, batch: Sequence[Commit]) -> Sequence[CommitResult] | None:
+        assert at_once is not None
+        results: Sequence[CommitResult] | None = at_once(self, batch)
+        if results is not None:
+            count.add(len(batch))
+        return results
+
     store.commit = counted
+    if at_once is not None:
+        store.commit_now = counted_at_once
     try:
         yield
     finally:
         store.commit = commit
+        if at_once is not None:
+            store.commit_now = at_once
