@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors.activation import Activation, Phase
-from perdure.actors.messages import Identity, Message
+from perdure.actors.messages import Message
 from perdure.actors.turn import Turn
 from perdure.errors import (
     CorruptState,
@@ -17,19 +17,20 @@ from perdure.errors import (
     NotRegistered,
     PerdureError,
     StoreError,
-    Unavailable,
 )
 from perdure.logs import fields
 from perdure.statestore.contract import Snapshot
 from perdure.workflow import controls, stall
-from perdure.workflow.events import ChildScheduled, FailureDetails, TaskScheduled
+from perdure.workflow.events import ChildScheduled
 from perdure.workflow.executor import Run
 from perdure.workflow.instance import Instance, UnreadableHistory, describe
+from perdure.workflow.outbox import Outbox
 from perdure.workflow.rebuild import rebuild
-from perdure.workflow.recovery import DEATH_LIMIT, SURVIVED
-from perdure.workflow.requests import ActivityDone, ActivityRequest, Purge, Raise, Start, Wait
+from perdure.workflow.recovery import DEATH_LIMIT
+from perdure.workflow.requests import Purge, Raise, Start, Wait
 from perdure.workflow.stall import Stalled
 from perdure.workflow.state import RuntimeStatus
+from perdure.workflow.suspicion import Suspicion
 from perdure.workflow.unreadable import Unreadable
 from perdure.workflow.work import CONTROL, Work
 
@@ -40,42 +41,30 @@ log = logging.getLogger("perdure.workflow")
 
 #: Seconds that a message waits for a turn before it is received into the inbox.
 RECEIVE_AFTER = 0.02
-#: Seconds within which an acknowledged outbox message is deleted, if no other turn does it sooner.
-OUTBOX_DELETE = 1.0
 #: What does not wait behind messages for the workflow code.
 OVERTAKING = (*CONTROL, Purge)
 #: What can be received before the whole history is known.
 UNMATCHED = (Start, Raise, Wait)
 
 
-def left_behind(number: int) -> int:
-    """Under which key of `task_deaths` an activity in the outbox is counted: its task id may be in use again."""
-    return -1 - number
-
-
 class WorkflowBehaviour:
     """Implements `perdure.actors.turn.Behaviour` for one instance."""
 
     __slots__ = (
-        "_admitted",
         "_blocked",
-        "_code_proven",
-        "_dispatched",
-        "_durable_outbox",
         "_rebuilding",
         "_receive_timer",
-        "_sending",
         "_stall_turn",
         "_stalled",
         "_stalling",
-        "_ticket",
         "_unreadable",
-        "acked",
         "activation",
+        "dispatched",
         "engine",
         "instance",
+        "outbox",
         "run",
-        "survived",
+        "suspicion",
         "waiters",
     )
 
@@ -87,8 +76,6 @@ class WorkflowBehaviour:
         self._unreadable: Unreadable | None = None
         #: The suspended workflow code; None: not begun, finished, or to be rebuilt by replay.
         self.run: Run | None = None
-        #: Outbox numbers that are acknowledged and not yet deleted.
-        self.acked: set[int] = set()
         #: Messages that wait for the instance to start or finish.
         self.waiters: list[Message] = []
         #: A stall that is to be committed.
@@ -96,33 +83,20 @@ class WorkflowBehaviour:
         #: The turn that commits a stall, and which.
         self._stall_turn: Turn | None = None
         self._stalling: Stalled | None = None
-        #: What was dispatched again after a crash has not done harm: the deaths are to be taken back.
-        self.survived = False
         #: The code is not tried before the instance is resumed or loaded elsewhere.
         self._blocked = False
         self._rebuilding = False
         self._receive_timer = False
-        #: Outbox numbers under way, and the actors they go to.
-        self._sending: dict[int, tuple[str, str]] = {}
-        #: Outbox numbers below it are in the store.
-        self._durable_outbox = 0
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        """What is true of an instance that was just read."""
-        actor = self.activation.actor
-        suspect = self.engine.host.crashed(actor, self.activation.partition)
-        self._admitted = not suspect
-        self._code_proven = not suspect
-        self._dispatched = False
-        self._ticket: int | None = None
+        #: What is owed has been sent again, or was never out.
+        self.dispatched = False
+        self.outbox = Outbox(self, activation)
+        self.suspicion = Suspicion(self, activation)
 
     # --- Behaviour ---------------------------------------------------------------------------------------------------
 
     def restore(self, snapshot: Snapshot | None) -> None:
         self.close_run()
         self._rebuilding = False
-        self.acked.clear()
         if self._stall_turn is not None:
             self._stalled, self._stall_turn = self._stalling, None
         self._unreadable = None
@@ -138,8 +112,8 @@ class WorkflowBehaviour:
             log.error("state.unreadable", extra=fields(instance=self.activation.actor.id, reason=error))
             self.instance = None
             self._unreadable = Unreadable(error.message)
-        self._dispatched = False
-        self._durable_outbox = self.instance.meta.outbox_next if self.instance is not None else 0
+        self.dispatched = False
+        self.outbox.restored()
         if self.instance is not None and self.instance.meta.stall == stall.CRASHED:
             self._blocked = True
 
@@ -150,8 +124,8 @@ class WorkflowBehaviour:
             return self._step_unreadable(self._unreadable)
         if instance is not None and not (instance.finished or instance.purged):
             return self._step_active(instance)
-        if instance is not None and not self._dispatched:
-            proof = self._dispatch_again(instance)
+        if instance is not None and not self.dispatched:
+            proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
                 return proof
         if mailbox:
@@ -160,18 +134,14 @@ class WorkflowBehaviour:
                 mailbox.remove(purge)
                 return self._purge(purge)
             return self._turn(taking=True)
-        if self.acked or self.survived:
+        if self.outbox.acked or self.suspicion.survived:
             return self._turn(taking=False)
         return None
 
     def committed(self, turn: Turn) -> None:
         instance = self.instance
-        self._durable_outbox = instance.meta.outbox_next if instance is not None else 0
-        if instance is not None and instance.inbox and self._wants_code(instance):
-            # A control message went first, or the next execution begins.
-            self.activation.wake()
+        self.outbox.committed()
         self._stall_turn = self._stalling = None
-        instance = self.instance
         if instance is not None and instance.inbox:
             # This turn was not one of the code: the step that was to follow has been used up by it.
             self.activation.wake()
@@ -195,25 +165,25 @@ class WorkflowBehaviour:
             message.answer(StoreError(reason))
 
     def evictable(self) -> bool:
-        if self.waiters or self.acked or self._sending or self._rebuilding or self._stalled is not None:
+        if self.waiters or self.outbox.busy or self._rebuilding or self._stalled is not None:
             return False
         instance = self.instance
         if instance is None:
             return True
-        if instance.outbox or self.survived:
+        if instance.outbox or self.suspicion.survived:
             return False
         if instance.finished or instance.purged:
             return True
-        if self._wants_code(instance):
+        if self.wants_code(instance):
             return False
         if self._blocked and instance.meta.stall not in (stall.CRASHED, stall.UNREADABLE):
             # Read again, its code would be tried again.
             return False
-        return self._admitted and not instance.meta.task_deaths
+        return self.suspicion.admitted and not instance.meta.task_deaths
 
     def close(self) -> None:
         self.close_run()
-        self._leave_gate()
+        self.suspicion.leave()
         waiters, self.waiters = self.waiters, []
         for message in waiters:
             message.answer(Moved())
@@ -227,11 +197,10 @@ class WorkflowBehaviour:
         self._blocked = False
         # Whoever reads the old history does it for nobody now.
         self._rebuilding = False
-        # What begins here and now was not there when a process died; what the old instance owes may have been.
-        self._admitted = self._code_proven = True
-        self._leave_gate()
+        # What the old instance still owes was there when a process died, perhaps.
+        self.suspicion.clear()
         if instance is None or not instance.outbox:
-            self._dispatched = True
+            self.dispatched = True
         if self._stalled is not None and self._stalled.kind == stall.UNREADABLE:
             self._stalled = None
 
@@ -245,7 +214,7 @@ class WorkflowBehaviour:
         instance = self.instance
         if instance is None or self._blocked or self._rebuilding or self._stalled is not None:
             return False
-        if not self._code_proven:
+        if not self.suspicion.code_proven:
             return False
         if instance.meta.status == RuntimeStatus.SUSPENDED:
             return False
@@ -254,17 +223,7 @@ class WorkflowBehaviour:
     def resumed(self) -> None:
         """Somebody wants the code to be tried again."""
         self._blocked = False
-        self._code_proven = True
-
-    def code_settled(self) -> None:
-        self._code_proven = True
-        if self._ticket is not None:
-            self._leave_gate()
-
-    def _leave_gate(self) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self.engine.gate.leave(ticket)
+        self.suspicion.code_proven = True
 
     def _step_unreadable(self, unreadable: Unreadable) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         if not unreadable.shown:
@@ -278,28 +237,29 @@ class WorkflowBehaviour:
 
     def _step_active(self, instance: Instance) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         if self._stalled is not None and instance.complete:
-            return self._stall(instance)
+            stalled, self._stalled = self._stalled, None
+            return self.stall(instance, stalled)
         mailbox = self.activation.mailbox
-        if not self._dispatched and instance.complete:
-            proof = self._dispatch_again(instance)
+        if not self.dispatched and instance.complete:
+            proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
                 return proof
         controls = bool(mailbox) and any(isinstance(m.body, OVERTAKING) for m in mailbox)
         if controls and instance.complete:
             return self._control()
-        if not self._wants_code(instance):
+        if not self.wants_code(instance):
             return self._idle(instance)
-        if not self._admitted or self._rebuilding:
+        if not self.suspicion.admitted or self._rebuilding:
             return self._receive_old()
         # Replay runs the code too: what may have killed the process is counted before it.
-        if not self._code_proven and instance.complete:
-            return self._prove_code(instance)
+        if not self.suspicion.code_proven and instance.complete:
+            return self.suspicion.prove_code(instance)
         if self.run is None and (instance.meta.history or not instance.complete):
             self._rebuild(instance)
             return self._receive_old()
         return self._turn(taking=True)
 
-    def _wants_code(self, instance: Instance) -> bool:
+    def wants_code(self, instance: Instance) -> bool:
         """Whether there is something that the code could be given."""
         if self._blocked or self._stalled is not None or instance.meta.status == RuntimeStatus.SUSPENDED:
             return False
@@ -311,7 +271,7 @@ class WorkflowBehaviour:
             if not self._rebuilding:
                 self._rebuild(instance)
             return self._receive_old() if self.activation.mailbox else None
-        if self.activation.mailbox or self.acked or self.survived:
+        if self.activation.mailbox or self.outbox.acked or self.suspicion.survived:
             return self._turn(taking=False)
         return None
 
@@ -381,10 +341,8 @@ class WorkflowBehaviour:
 
     # --- stalling ----------------------------------------------------------------------------------------------------
 
-    def _stall(self, instance: Instance) -> Turn | None:
+    def stall(self, instance: Instance, stalled: Stalled) -> Turn | None:
         """Commits why the instance cannot go on, and receives what waits."""
-        stalled, self._stalled = self._stalled, None
-        assert stalled is not None
         self._blocked = True
         meta = instance.meta
         same = meta.status == RuntimeStatus.STALLED and meta.reason == stalled.reason
@@ -407,8 +365,8 @@ class WorkflowBehaviour:
             # The process outlived it.
             meta.deaths = 0
         work.row = True
-        self._code_proven = True
-        self._leave_gate()
+        self.suspicion.code_proven = True
+        self.suspicion.leave()
         try:
             return work.do()
         except Exception:
@@ -421,119 +379,9 @@ class WorkflowBehaviour:
         self.close_run()
         self.activation.wake()
 
-    # --- after a crash -----------------------------------------------------------------------------------------------
-
-    def _ask_gate(self, instance: Instance) -> None:
-        if self._ticket is not None:
-            return
-        self._ticket = 0
-        meta = instance.meta
-        deaths = max([meta.deaths, *meta.task_deaths.values()], default=0)
-        self.engine.gate.enter(deaths, self._let_in)
-
-    def _let_in(self, ticket: int) -> None:
-        self._ticket = ticket
-        self._admitted = True
-        self.activation.wake()
-
-    def _dispatch_again(self, instance: Instance) -> Turn | None:
-        """What is owed goes out, in a crashed partition when the gate lets it."""
-        if not self._admitted:
-            self._ask_gate(instance)
-        return self._prove(instance) if self._admitted else None
-
-    def _prove(self, instance: Instance) -> Turn | None:
-        """Dispatches what is owed. After a crash each activity first commits one death more, unless it has been
-        dispatched by this process already."""
-        self._dispatched = True
-        meta = instance.meta
-        if not self.engine.host.crashed(self.activation.actor, self.activation.partition):
-            self._redispatch()
-            return None
-        actor, out = self.activation.actor, self.engine.dispatcher.out
-        tasks = [
-            task
-            for task in instance.open.values()
-            if type(task) is TaskScheduled and not out(actor, meta.execution_id, task.id)
-        ]
-        left = [
-            (number, entry.body)
-            for number, entry in instance.outbox.items()
-            if isinstance(entry.body, ActivityRequest)
-            and not out(actor, entry.body.execution_id, entry.body.task_id)
-        ]
-        if not tasks and not left:
-            self._redispatch()
-            if not self._wants_code(instance):
-                # Nothing of it runs that could be what killed the process.
-                self._leave_gate()
-            return None
-        for task in tasks:
-            deaths = meta.task_deaths.get(task.id, 0)
-            if deaths >= DEATH_LIMIT:
-                self._fail_crashed(task, deaths)
-            meta.task_deaths[task.id] = deaths + 1
-        for number, request in left:
-            deaths = meta.task_deaths.get(left_behind(number), 0)
-            if deaths >= DEATH_LIMIT:
-                log.error(
-                    "activity.crashed",
-                    extra=fields(
-                        instance=actor.id, activity=request.name, task=request.task_id, deaths=deaths
-                    ),
-                )
-                self.acked.add(number)
-            meta.task_deaths[left_behind(number)] = deaths + 1
-        turn = self.activation.begin([])
-        turn.effects.append((self._redispatch, ()))
-        self.engine.clock.call_later(SURVIVED, self._survived, instance)
-        work = Work(self, turn, taking=False)
-        work.row = True
-        return work.do()
-
-    def _fail_crashed(self, task: TaskScheduled, deaths: int) -> None:
-        failure = FailureDetails(
-            "CrashedProcess",
-            f"activity {task.name!r} was running {deaths} times in a row when its process died",
-            non_retriable=True,
-        )
-        assert self.instance is not None
-        body = ActivityDone(self.instance.meta.execution_id, task.id, task.nonce, None, failure)
-        self.engine.router.send(self.activation.actor, "done", body)
-
-    def _survived(self, instance: Instance) -> None:
-        """What has run this long did not kill the process by being started."""
-        if self.instance is instance and instance.meta.task_deaths:
-            instance.meta.task_deaths = {}
-            self.survived = True
-            self.activation.wake()
-
-    def _prove_code(self, instance: Instance) -> Turn | None:
-        """Receives what waits and, if that is for the code, commits one death more before the code runs. So it is
-        not the activity whose result it was given that is suspected next time."""
-        meta = instance.meta
-        if meta.deaths >= DEATH_LIMIT:
-            reason = f"the process died {meta.deaths} times in a row while this workflow's code ran"
-            self._stalled = Stalled(stall.CRASHED, reason)
-            return self._stall(instance)
-        mailbox = self.activation.mailbox
-        messages = list(mailbox)
-        mailbox.clear()
-        turn = self.activation.begin(messages)
-        turn.effects.append((self.activation.wake, ()))
-        work = Work(self, turn, taking=False)
-        work.suspects_code = True
-        try:
-            work.do()
-        except Exception:
-            mailbox.extendleft(reversed(messages))
-            raise
-        self._code_proven = bool(instance.inbox)
-        return turn
-
     # --- owed work ---------------------------------------------------------------------------------------------------
 
-    def _redispatch(self) -> None:
+    def redispatch(self) -> None:
         """Sends again whatever the history and the outbox show as unresolved."""
         instance = self.instance
         if instance is None:
@@ -546,59 +394,7 @@ class WorkflowBehaviour:
                     dispatcher.start_child(actor, meta, task)
             elif not (meta.task_deaths.get(task.id, 0) > DEATH_LIMIT):
                 dispatcher.dispatch(actor, meta, task)  # type: ignore[arg-type]
-        self.send_outbox()
-
-    def send_outbox(self) -> None:
-        """Sends what is in the outbox, one message at a time to each target, in order."""
-        instance = self.instance
-        if instance is None:
-            return
-        busy = set(self._sending.values())
-        for number, entry in instance.outbox.items():
-            target = (entry.type, entry.id)
-            if number >= self._durable_outbox:
-                # INVARIANT: what the turn under way decides leaves only after its commit.
-                return
-            if number in self.acked or number in self._sending or target in busy:
-                continue
-            self._sending[number] = target
-            busy.add(target)
-            self._send_one(instance, number)
-
-    def _send_one(self, instance: Instance, number: int) -> None:
-        entry = instance.outbox[number]
-        if isinstance(entry.body, ActivityRequest):
-            # Settled by the activity's answer, not by its acknowledgement.
-            self.engine.dispatcher.dispatch_request(entry.body)
-            return
-        identity = None
-        if entry.number:
-            identity = Identity(str(self.activation.actor), entry.number, entry.number)
-        self.engine.dispatcher.send(entry, identity, lambda answer: self._sent(number, answer))
-
-    def _sent(self, number: int, answer: Any) -> None:
-        """Any answer settles a message: it was taken, or it never will be."""
-        self._sending.pop(number, None)
-        instance = self.instance
-        if instance is None or number not in instance.outbox:
-            return
-        if isinstance(answer, Unavailable):
-            return  # the node stops: the next owner sends it
-        if isinstance(answer, Exception):
-            entry = instance.outbox[number]
-            log.info(
-                "outbox.refused",
-                extra=fields(instance=self.activation.actor.id, target=entry.id, reason=answer),
-            )
-        if not self.acked:
-            self.engine.clock.call_later(OUTBOX_DELETE, self.activation.wake)
-        self.acked.add(number)
-        self.send_outbox()
-
-    def outbox_done(self, number: int) -> None:
-        """An activity in the outbox has run: the turn under way deletes its key."""
-        self._sending.pop(number, None)
-        self.acked.add(number)
+        self.outbox.send()
 
     # --- replay ------------------------------------------------------------------------------------------------------
 
@@ -607,7 +403,7 @@ class WorkflowBehaviour:
         self.engine.clock.spawn(self._rebuild_run(instance))
 
     async def _rebuild_run(self, instance: Instance) -> None:
-        wanted = self._code_proven and self._wants_code(instance)
+        wanted = self.suspicion.code_proven and self.wants_code(instance)
         try:
             run = await self._rebuilt_run(instance, wanted)
         except NotRegistered as error:

@@ -143,14 +143,14 @@ class Work:
     def close(self) -> None:
         """Writes what every turn writes."""
         instance, commit, behaviour = self.instance, self.commit, self.behaviour
-        if behaviour.acked:
+        if behaviour.outbox.acked:
             commit.delete = [
                 *commit.delete,
-                *(outbox_key(n) for n in behaviour.acked if n in instance.outbox),
+                *(outbox_key(n) for n in behaviour.outbox.acked if n in instance.outbox),
             ]
-            for number in behaviour.acked:
+            for number in behaviour.outbox.acked:
                 instance.outbox.pop(number, None)
-            behaviour.acked.clear()
+            behaviour.outbox.acked.clear()
         meta = instance.meta
         if self.suspects_code and instance.inbox:
             meta.deaths += 1
@@ -163,9 +163,9 @@ class Work:
         if instance.complete:
             instance.scanned = number
         meta.history = number
-        if not self.turn.changes and not self.row and not behaviour.survived:
+        if not self.turn.changes and not self.row and not behaviour.suspicion.survived:
             return
-        behaviour.survived = False
+        behaviour.suspicion.survived = False
         meta.turn = self.at
         put["metadata"] = metadata.encode(meta)
         if self.row and not instance.purged:
@@ -265,7 +265,7 @@ class Work:
                 body.task_id,
                 body.nonce,
             ):
-                self.behaviour.outbox_done(number)
+                self.behaviour.outbox.done(number)
 
     def child_done(self, message: Message) -> None:
         body: ChildDone = message.body
@@ -356,10 +356,10 @@ class Work:
         self.commit.delete = ()
         self.commit.put.clear()
         for number, entry in old.outbox.items():
-            if number not in self.behaviour.acked:
+            if number not in self.behaviour.outbox.acked:
                 new.outbox[number] = entry
                 self.commit.put[outbox_key(number)] = requests.encode(entry)
-        self.behaviour.acked.clear()
+        self.behaviour.outbox.acked.clear()
 
     # --- what handlers, decisions and ends use ---
 
@@ -381,8 +381,8 @@ class Work:
         entry = Outgoing(kind, target, body, number)
         instance.outbox[key] = entry
         self.commit.put[outbox_key(key)] = requests.encode(entry)
-        if (self.behaviour.send_outbox, ()) not in self.turn.effects:
-            self.turn.effects.append((self.behaviour.send_outbox, ()))
+        if (self.behaviour.outbox.send, ()) not in self.turn.effects:
+            self.turn.effects.append((self.behaviour.outbox.send, ()))
 
     # --- the workflow code -------------------------------------------------------------------------------------------
 
@@ -413,7 +413,7 @@ class Work:
             meta.stall, meta.attempts = "", 0
             self.set_status(RuntimeStatus.RUNNING)
         meta.deaths = 0
-        self.behaviour.code_settled()
+        self.behaviour.suspicion.code_settled()
         self._status_of(run.custom_status)
         self._outcome(run.outcome, rest)
 

@@ -20,7 +20,7 @@ from perdure.workflow.commands import CreateTimer
 from perdure.workflow.dispatch import Dispatcher
 from perdure.workflow.instance import Instance
 from perdure.workflow.metadata import Metadata
-from perdure.workflow.orchestrator import WorkflowBehaviour
+from perdure.workflow.outbox import Outbox
 from perdure.workflow.run import InProcessRun
 from perdure.workflow.work import Work
 from tests.simulation.run import Failed, simulate
@@ -83,7 +83,7 @@ def effects_before_the_commit(patch: Patch) -> None:
 
 def the_outbox_leaves_before_the_commit(patch: Patch) -> None:
     always = property(lambda self: 10**9, lambda self, value: None)
-    patch.setattr(WorkflowBehaviour, "_durable_outbox", always)
+    patch.setattr(Outbox, "_durable", always)
 
 
 def recover_is_never_put(patch: Patch) -> None:
@@ -155,13 +155,13 @@ def a_request_is_never_forgotten(patch: Patch) -> None:
 
 
 def an_outbox_message_is_settled_when_it_is_sent(patch: Patch) -> None:
-    send_one = WorkflowBehaviour._send_one
+    send_one = Outbox._send_one
 
-    def send(self: WorkflowBehaviour, instance: Instance, number: int) -> None:
+    def send(self: Outbox, instance: Instance, number: int) -> None:
         send_one(self, instance, number)
         self.acked.add(number)
 
-    patch.setattr(WorkflowBehaviour, "_send_one", send)
+    patch.setattr(Outbox, "_send_one", send)
 
 
 def a_lost_partition_is_read_from_memory(patch: Patch) -> None:
