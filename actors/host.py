@@ -197,7 +197,11 @@ class ActorHost:
         while held and not self.closed:
             page = await self.store.owing(held, cursor, WAKE_LIMIT)
             for actor in page.items:
-                if actor not in self.activations and not self.accounted(actor):
+                activation = self.activations.get(actor)
+                if activation is not None:
+                    # It looks again, in case it has missed something; mostly there is nothing to do.
+                    activation.wake()
+                elif not self.accounted(actor):
                     self._activate(actor, None)
             cursor = page.cursor
             if cursor is None:

@@ -20,11 +20,11 @@ import msgspec
 from perdure import (
     ActivityContext,
     App,
+    NonRetriableError,
     RetryPolicy,
     TaskFailedError,
     WorkflowContext,
 )
-from perdure.workflow.retry import NonRetriableError
 
 app = App("orders")
 

@@ -18,7 +18,7 @@ from perdure.workflow.events import (
     TaskScheduled,
 )
 from perdure.workflow.instance import Instance
-from perdure.workflow.keys import inbox_key
+from perdure.workflow.keys import NO_STATUS, inbox_key
 from perdure.workflow.metadata import Metadata
 from perdure.workflow.requests import ChildDone, Raise, Start
 from perdure.workflow.state import RuntimeStatus
@@ -122,6 +122,7 @@ def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) ->
     new = Instance(work.actor, meta)
     work.history.clear()
     work.reset(new, old)
+    work.commit.put["customStatus"] = NO_STATUS
     work.commit.reminders = ()
     behaviour.replace(new)
     start = Start(

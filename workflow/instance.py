@@ -25,6 +25,7 @@ from perdure.workflow.events import (
     TimerCreated,
     TimerFired,
 )
+from perdure.workflow.keys import NO_STATUS
 from perdure.workflow.metadata import PURGED, Metadata
 from perdure.workflow.requests import ActivityDone, ChildDone, Outgoing, TimerDue, Waiting
 from perdure.workflow.state import Details, RuntimeStatus, WorkflowState, when
@@ -99,7 +100,7 @@ class Instance:
                 elif key.startswith("outbox-"):
                     self.outbox[int(key[7:])] = named(key, requests.decode_outbox, value)
                 elif key == "customStatus":
-                    self.custom_status = value
+                    self.custom_status = None if value == NO_STATUS else value
             except CorruptState as error:
                 wrong = wrong or error
         self.scan(history)

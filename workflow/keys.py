@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: The key `customStatus` as long as the code has set none: it is there from the first commit on.
+NO_STATUS = b"null"
 #: The name of a tombstone's reminder.
 FORGET = "forget"
 

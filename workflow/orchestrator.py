@@ -183,7 +183,8 @@ class WorkflowBehaviour:
 
     def close(self) -> None:
         self.close_run()
-        self.suspicion.leave()
+        self.suspicion.close()
+        self.outbox.close()
         waiters, self.waiters = self.waiters, []
         for message in waiters:
             message.answer(Moved())

@@ -21,6 +21,15 @@ log = logging.getLogger("perdure.workflow")
 DELETE_AFTER = 1.0
 
 
+class _Gone:
+    """What is left of a behaviour for those that it made."""
+
+    instance = None
+
+
+GONE: Any = _Gone()
+
+
 class Outbox:
     """INVARIANT: nothing leaves before the commit that put its key, and no key is deleted before its answer."""
 
@@ -41,6 +50,10 @@ class Outbox:
     def busy(self) -> bool:
         """Whether answers are awaited, or their keys to be deleted."""
         return bool(self.acked or self._sending)
+
+    def close(self) -> None:
+        """The behaviour is gone; answers that still come find nothing. And it is freed at once: no cycle is left."""
+        self._behaviour = GONE
 
     def restored(self) -> None:
         """The instance was read from the store."""

@@ -11,6 +11,7 @@ from perdure.logs import fields
 from perdure.workflow import stall
 from perdure.workflow.events import FailureDetails, TaskScheduled
 from perdure.workflow.instance import Instance
+from perdure.workflow.outbox import GONE
 from perdure.workflow.recovery import DEATH_LIMIT, SURVIVED
 from perdure.workflow.requests import ActivityDone, ActivityRequest
 from perdure.workflow.stall import Stalled
@@ -59,6 +60,11 @@ class Suspicion:
         """The code has run, and the process lives."""
         self.code_proven = True
         self.leave()
+
+    def close(self) -> None:
+        """The behaviour is gone."""
+        self.leave()
+        self._behaviour = GONE
 
     def leave(self) -> None:
         """Lets the next one through the gate. Idempotent."""

@@ -41,7 +41,7 @@ from perdure.workflow.events import (
     TimerFired,
 )
 from perdure.workflow.instance import Instance
-from perdure.workflow.keys import outbox_key, timer_name
+from perdure.workflow.keys import NO_STATUS, outbox_key, timer_name
 from perdure.workflow.metadata import Metadata
 from perdure.workflow.requests import (
     ActivityDone,
@@ -346,6 +346,7 @@ class Work:
             meta.past = old.meta.past_with(old.meta.start_id, self.at)
             meta.outbox_next = old.meta.outbox_next
             self.reset(new, old)
+        self.commit.put["customStatus"] = NO_STATUS
         self.behaviour.replace(new)
         self.row = True
 
@@ -450,10 +451,7 @@ class Work:
         instance = self.instance
         if status != instance.custom_status:
             instance.custom_status = status
-            if status is not None:
-                self.commit.put["customStatus"] = status
-            else:
-                self.commit.delete = [*self.commit.delete, "customStatus"]
+            self.commit.put["customStatus"] = NO_STATUS if status is None else status
             self.row = True
 
     def _outcome(self, outcome: Completed | Failed | ContinuedAsNew | None, rest: list[Arrival]) -> None:

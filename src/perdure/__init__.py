@@ -22,7 +22,7 @@ from perdure.node import Node
 from perdure.workflow.activity_context import ActivityContext
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.context import WorkflowContext
-from perdure.workflow.retry import RetryPolicy
+from perdure.workflow.retry import NonRetriableError, RetryPolicy
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.tasks import TaskFailedError, when_all, when_any
 
@@ -32,6 +32,7 @@ __all__ = [
     "ActorProxy",
     "App",
     "Node",
+    "NonRetriableError",
     "PerdureError",
     "RetryPolicy",
     "RuntimeStatus",

@@ -69,13 +69,19 @@ async def test_rows_and_commits(
         for n in range(input if name == "events" else 0):
             await node.client.raise_workflow_event("i", "x", data=n)
         await node.client.wait_for_workflow_completion("i", timeout=10)
-        assert list(await keys(node, "i")) == ["metadata", *(f"history-{n:06d}" for n in range(events))]
+        assert list(await keys(node, "i")) == [
+            "customStatus",
+            "metadata",
+            *(f"history-{n:06d}" for n in range(events)),
+        ]
         assert len(place.last.of("i")) == commits
         assert not await node.store.reminders(node.runtime.engine.actor("i"))
         assert not (await node.store.load(node.runtime.engine.actor("i"))).recover
 
 
-async def test_a_custom_status_is_one_key_more(app: App, place: Any, run: Any, keys: Any) -> None:
+async def test_a_custom_status_takes_the_key_that_is_always_there(
+    app: App, place: Any, run: Any, keys: Any
+) -> None:
     async with place.serve(app) as node:
         await run(node.client, "status", instance_id="i")
         stored = await keys(node, "i")
