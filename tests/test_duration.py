@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.errors import InvalidInput
 from perdure.duration import (
     Moment,
     Period,
@@ -19,6 +18,7 @@ from perdure.duration import (
     parse_period,
     parse_time,
 )
+from perdure.errors import InvalidInput
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
