@@ -363,10 +363,11 @@ class Activation:
 
     def _finish(self, turn: Turn) -> None:
         self.behaviour.committed(turn)
-        for effect, arguments in turn.effects:
-            effect(*arguments)
+        # First whoever waits is told: an effect may be what ends the process.
         for answer, value in turn.answers:
             answer(value)
+        for effect, arguments in turn.effects:
+            effect(*arguments)
         if (self.mailbox or self._woken) and self.phase is READY:
             self._woken = False
             self.wake()

@@ -79,7 +79,7 @@ async def test_a_generator_workflow_does_the_same(place: Any, run: Any) -> None:
         assert (await run(node.client, chain, 1)).output == 8
 
 
-async def test_more_activities_than_the_limit_wait_in_order(place: Any, run: Any) -> None:
+async def test_more_activities_than_the_limit_wait_in_order(place: Any, eventually: Any) -> None:
     app = App("a")
     at_once = most = 0
     began: list[int] = []
@@ -104,6 +104,7 @@ async def test_more_activities_than_the_limit_wait_in_order(place: Any, run: Any
         activities = node.runtime.engine.activities
         activities._limits = (2, 1)
         id = await node.client.schedule_new_workflow(many)
+        await eventually(lambda: most == 2)
         gate.set()
         assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == sum(range(20))
         assert most == 2

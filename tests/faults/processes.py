@@ -197,7 +197,8 @@ class NodeProcess:
         def started() -> bool:
             status, answer = self.ask("POST", f"{WORKFLOWS}/{workflow}/start?instanceID={id}", input)
             assert status in (0, 202, 409, 503), answer
-            return status in (202, 409)
+            # Without an answer it may have begun all the same, and even ended: it must not begin again.
+            return status in (202, 409) or bool(self.instance(id))
 
         self.until(started, f"{id} starts")
 
