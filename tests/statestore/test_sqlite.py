@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -490,8 +490,8 @@ async def test_written_on_the_callers_thread(store: SqliteStore) -> None:
     """A few small commits are, with the same results, and are there for whoever loads afterwards."""
     first = put(actor_id("1"), None, {"k": b"1"})
     late = put(actor_id("2"), version(), {"k": b""})
-    assert store.commit_now([first, late]) == [COMMITTED, Conflict(None)]
-    assert store.commit_now([first]) == [COMMITTED]
+    assert await at_once(store, first, late) == [COMMITTED, Conflict(None)]
+    assert await at_once(store, first) == [COMMITTED]
     assert await values_of(store, first.actor) == {"k": b"1"}
     await write(store, put(first.actor, first.version, {"k": b"2"}))
     assert await values_of(store, first.actor) == {"k": b"2"}
@@ -512,17 +512,25 @@ async def test_not_written_on_the_callers_thread(store: SqliteStore) -> None:
     await write(store, *many)
 
 
+async def at_once(store: SqliteStore, *batch: Commit) -> Sequence[CommitResult]:
+    """`commit_now`, as soon as the writer has nothing of its own to do."""
+    async with asyncio.timeout(TIMEOUT):
+        while (results := store.commit_now(batch)) is None:  # noqa: ASYNC110 - the writer tells nobody
+            await asyncio.sleep(0.005)
+    return results
+
+
 async def test_errors_on_the_callers_thread(store: SqliteStore) -> None:
     """They are the same, and the committer sees each commit through."""
     committer, results = Committer(store, LoopClock()), dict[str, CommitResult]()
     poison = put(actor_id("bad"), None, {"\ud800": b""})
     with pytest.raises(StoreError):
-        store.commit_now([poison])
+        await at_once(store, poison)
     (pages,) = await on_writer(store, "PRAGMA page_count")
     await on_writer(store, f"PRAGMA max_page_count = {pages + 2}")
     large = put(actor_id("1"), None, {"k": bytes(60_000)})
     with pytest.raises(StoreUnavailable, match="full"):
-        store.commit_now([large])
+        await at_once(store, large)
     committer.submit(large, lambda result: results.__setitem__("large", result))
     committer.submit(poison, lambda result: results.__setitem__("poison", result))
     async with asyncio.timeout(TIMEOUT):
