@@ -38,6 +38,13 @@ class Message(msgspec.Struct):
     repeatable: bool = True
     #: Monotonic time of arrival at the owner.
     arrived: float = 0.0
+    #: Monotonic time, of the node that holds the message, after which nobody waits for the answer. A peer link sends
+    #: what is left of it.
+    deadline: float | None = None
+    #: The outcome of an earlier try is not known: whoever handled it may have died of it.
+    redelivered: bool = False
+    #: The user actors whose turns wait for this call, outermost first.
+    chain: tuple[ActorId, ...] = ()
 
 
 def nobody(answer: Any) -> None:

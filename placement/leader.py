@@ -236,22 +236,26 @@ class PlacementLeader:
     async def _write_tables(self) -> None:
         while not self._stopped and self._service is not None:
             self._wake.clear()
-            table = self._pending or (None if self._exclusive else self._service.table)
             delay = self._options.confirm
-            if table is not None:
+            if self._pending is not None or not self._exclusive:
                 try:
-                    await self._write(self._service, table)
+                    await self._prove(self._service, self._pending)
                 except StoreUnavailable as error:
                     # Whether it was written is not known: the same table again, as long as it takes.
-                    _log.warning("placement table not stored", extra=fields(error=str(error)))
+                    _log.warning("placement lease not proven", extra=fields(error=str(error)))
                     delay = self._options.tick
                 except StoreError as error:
                     _log.warning("placement leads no more", extra=fields(error=str(error)))
                     raise
             await self._rest(delay)
 
-    async def _write(self, service: PlacementService, table: Table) -> None:
+    async def _prove(self, service: PlacementService, table: Table | None) -> None:
+        """Renews the lease, or writes a table, which proves it as well."""
         began = self._clock.monotonic()
+        if table is None:
+            await self._lease.renew()
+            self._proven_at = began
+            return
         await self._lease.write(encode(table))
         self._proven_at = began
         if table is self._pending:

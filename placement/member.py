@@ -21,3 +21,5 @@ class Member(msgspec.Struct, frozen=True):
     activities: tuple[str, ...] = ()
     #: Its share of partitions relative to others.
     weight: int = 1
+    #: The URL of its HTTP API; empty without one.
+    http: str = ""

@@ -18,7 +18,7 @@ Rules shared by all methods
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
@@ -205,6 +205,11 @@ class Lease(Protocol):
         """Stores the value under the acquired term. `StoreError` when a higher term was acquired since, or none. A
         write without an answer never takes effect after a later one of the same holder."""
 
+    async def renew(self) -> None:
+        """Proves that the lease stood when this was called: to be called every half second or so, as a lease that is
+        not renewed may go to another. Cheap: writes no value. `StoreError` when it is lost, or the store has lost
+        what `write` stored under the acquired term: then `acquire` anew."""
+
     async def release(self) -> None:
         """Gives the lease back, if held. Idempotent."""
 
@@ -212,6 +217,11 @@ class Lease(Protocol):
 @runtime_checkable
 class StateStore(Protocol):
     """See the module's docstring for the rules that all methods share."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may work on it at a time, each through a store of its own; if not, holding it is
+        proof that no other does."""
 
     async def load(self, actor: ActorId) -> Snapshot | None:
         """The actor's last committed state, consistent in itself; None if it has none."""
@@ -279,3 +289,12 @@ class QuickStore(Protocol):
     def commit_now(self, batch: Sequence[Commit]) -> Sequence[CommitResult] | None:
         """As `StateStore.commit`, but returns when it is written. None, and nothing was written: this would take
         long now; `commit` is the way. Raises as `commit`."""
+
+
+@runtime_checkable
+class RollbackAware(Protocol):
+    """An ability of a store whose server can lose what it acknowledged, as at a fail-over to a replica that lagged."""
+
+    def on_rollback(self, callback: Callable[[str], None]) -> None:
+        """Calls back on the event loop, with the reason for people, whenever acknowledged writes may be gone. Before
+        that, no method gives an answer of the server that may have lost them."""

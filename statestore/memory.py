@@ -110,8 +110,14 @@ class MemoryStore:
     """
 
     def __init__(
-        self, *, partitions: int | None = None, now: Callable[[], int] = lambda: time.time_ns() // 1000
+        self,
+        *,
+        partitions: int | None = None,
+        shared: bool = False,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
+        """`shared`: several nodes of this process are to work on it."""
+        self._shared = shared
         self.actors: dict[ActorId, ActorRecord] = {}
         self.fences: dict[TypePartition, tuple[Fence, bool]] = {}
         self.leases: dict[str, LeaseRecord] = {}
@@ -122,6 +128,10 @@ class MemoryStore:
         # Which actors `owing` and `due` have to look at: both are asked often, and most actors are in neither.
         self._owing: dict[ActorId, None] = {}
         self._timed: dict[ActorId, None] = {}
+
+    @property
+    def shared(self) -> bool:
+        return self._shared
 
     def snapshot(self) -> MemoryState:
         """All state as it is now, at a cost by the number of actors, not of keys. Never changes."""
@@ -305,6 +315,10 @@ class MemoryLease:
         if self._term is None or record.term != self._term:
             raise StoreError(f"the lease {self._name!r} is not held under term {self._term}")
         self._store.leases[self._name] = LeaseRecord(record.term, value, record.holder)
+
+    async def renew(self) -> None:
+        if self._term is None or self._record.term != self._term:
+            raise StoreError(f"the lease {self._name!r} is not held under term {self._term}")
 
     async def release(self) -> None:
         record = self._record

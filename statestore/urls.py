@@ -35,7 +35,7 @@ def _open_memory(url: SplitResult, partitions: int | None) -> StateStore:
         return MemoryStore(partitions=partitions)
     store = _named.get(name)
     if store is None:
-        store = _named[name] = MemoryStore(partitions=partitions)
+        store = _named[name] = MemoryStore(partitions=partitions, shared=True)
     elif partitions not in (None, store.partitions):
         raise ConfigurationError(f"memory://{name} has {store.partitions} partitions, not {partitions}")
     return store

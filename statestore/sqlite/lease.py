@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.errors import StoreError
+
 if TYPE_CHECKING:
     from perdure.statestore.sqlite.store import SqliteStore
 
@@ -35,6 +37,11 @@ class SqliteLease:
 
     async def write(self, value: bytes) -> None:
         await self._store.write_lease(self._name, lambda: self._term, value)
+
+    async def renew(self) -> None:
+        # The lock on the file does not lapse, and the file loses nothing.
+        if self._term is None:
+            raise StoreError(f"the lease {self._name!r} is not held")
 
     async def release(self) -> None:
         self._term = None

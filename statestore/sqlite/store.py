@@ -93,6 +93,10 @@ class SqliteStore:
         self._reads = Worker("perdure-reader", database.reader, threads=READERS)
         self._copies = Worker("perdure-checkpoint", database.checkpointer)
 
+    @property
+    def shared(self) -> bool:
+        return False
+
     def announce(self, address: str | None) -> None:
         """Tells other processes, by the lock file, where this one's HTTP API is."""
         self._lock.announce(address)

@@ -156,6 +156,11 @@ class SimLease:
         if self.store.rng.random() < self.store.failing:
             raise StoreUnavailable("lost answer")
 
+    async def renew(self) -> None:
+        await self._ask()
+        if self.store.term != self.term:
+            raise StoreError("a higher term")
+
     async def release(self) -> None:
         if self.store.holder is self:
             self.store.holder = None

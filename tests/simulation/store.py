@@ -123,6 +123,10 @@ class SimStore:
         self._process = process
         self._memory = server.memory
 
+    @property
+    def shared(self) -> bool:
+        return True
+
     async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await self._server.ask(self._process, lambda: now(call()))
 
@@ -240,6 +244,9 @@ class SimLease:
     async def write(self, value: bytes) -> None:
         # By the contract, a write without an answer is not made after a later one.
         await self._server.ask(self._process, lambda: now(self._lease.write(value)), ordered=True)
+
+    async def renew(self) -> None:
+        await self._server.ask(self._process, lambda: now(self._lease.renew()))
 
     async def release(self) -> None:
         await self._server.ask(self._process, self._release)

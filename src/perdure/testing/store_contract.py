@@ -606,8 +606,11 @@ class LeaseContract(_Given):
         assert first is not None
         assert first > 1_600_000_000_000
         assert await two.acquire() is None
+        await one.renew()
         await one.write(b"value")
         assert await two.read() == b"value"
+        with pytest.raises(StoreError):
+            await two.renew()
         with pytest.raises(StoreError):
             await two.write(b"not mine")
         await one.release()
@@ -617,6 +620,8 @@ class LeaseContract(_Given):
         assert second > first
         with pytest.raises(StoreError):
             await one.write(b"no longer mine")
+        with pytest.raises(StoreError):
+            await one.renew()
         assert await one.read() == b"value"
         assert await store.lease("another").acquire() is not None
         await two.release()
