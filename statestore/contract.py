@@ -269,6 +269,9 @@ class StateStore(Protocol):
     ) -> Page[InstanceRow]:
         """Index rows, paged by value: rows that come or go in between neither repeat nor hide others."""
 
+    async def types(self) -> Sequence[str]:
+        """The actor types of which a partition was ever taken, ordered by name."""
+
     def lease(self, name: str) -> Lease:
         """A contender for the lease of this name: of all contenders, in this process and others, one has it."""
 

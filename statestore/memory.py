@@ -183,6 +183,9 @@ class MemoryStore:
         record = self.actors.get(actor)
         return record.row if record else None
 
+    async def types(self) -> Sequence[str]:
+        return sorted({held.type for held in self.fences})
+
     # --- commits -----------------------------------------------------------------------------------------------------
 
     async def commit(self, batch: Sequence[Commit]) -> Sequence[CommitResult]:

@@ -150,6 +150,9 @@ class SqliteStore:
     async def row(self, actor: ActorId) -> InstanceRow | None:
         return await self._read(reader.row, actor)
 
+    async def types(self) -> Sequence[str]:
+        return sorted(self._writer.memory.types.copy())
+
     # --- commits -----------------------------------------------------------------------------------------------------
 
     async def commit(self, batch: Sequence[Commit]) -> Sequence[CommitResult]:

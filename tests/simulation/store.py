@@ -193,6 +193,9 @@ class SimStore:
     ) -> Page[InstanceRow]:
         return await self._ask(lambda: self._memory.query(where, cursor, limit))
 
+    async def types(self) -> Sequence[str]:
+        return await self._ask(self._memory.types)
+
     def lease(self, name: str) -> SimLease:
         return SimLease(self._server, self._process, name)
 

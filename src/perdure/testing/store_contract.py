@@ -432,6 +432,12 @@ class PartitionContract(_Given):
         assert list(await store.take([one, two], Fence(1, 5))) == [Refused(Fence(1, 5)), Taken(True)]
         assert list(await store.take([one], Fence(1, 6))) == [Taken(False)]
 
+    async def test_types(self, store: StateStore) -> None:
+        """The actor types that somebody owned once."""
+        before = list(await store.types())
+        await store.take([TypePartition("Type b", 1), TypePartition("Type a", 2)], Fence(1, 1))
+        assert list(await store.types()) == sorted({*before, "Type a", "Type b"})
+
     async def test_release(self, store: StateStore) -> None:
         """Only the owner's fence releases, also twice; taking ends it."""
         one = TypePartition("T", 1)
