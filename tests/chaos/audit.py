@@ -79,7 +79,9 @@ def forks(folder: Path) -> Forks:
             )
     for actor, before, version, term, epoch in records:
         if fences.get(actor + before, (0, 0)) > (term, epoch):
-            answer.found.append(f"actor {actor.hex()} has version {version.hex()} under an older fence than before")
+            answer.found.append(
+                f"actor {actor.hex()} has version {version.hex()} under an older fence than before"
+            )
     return answer
 
 
