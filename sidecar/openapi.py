@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.sidecar.schemas import schemas
+from perdure.sidecar.token import HEADER
 from perdure.workflow.state import RuntimeStatus
 
 Json = dict[str, Any]
@@ -31,7 +32,19 @@ def describe_api(version: str, max_body: int) -> Json:
             "workflow calls are served under /v1.0-beta1 and /v1.0-alpha1, too.",
         },
         "paths": paths,
-        "components": {"schemas": schemas()},
+        # Optional, since a node may have none.
+        "security": [{}, {"apiToken": []}],
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "apiToken": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": HEADER,
+                    "description": "Where the node was started with an API token. `Authorization: Bearer` is taken, too.",
+                }
+            },
+        },
     }
 
 
@@ -195,7 +208,9 @@ def _node_paths() -> Json:
     return {
         "/v1.0/healthz": ready,
         "/v1.0/healthz/outbound": ready,
-        "/v1.0/metadata": {"get": _plain("About the node.", {200: _answer("The node.", "Metadata")})},
+        "/v1.0/metadata": {
+            "get": _plain("About the node.", {200: _answer("The node.", "Metadata"), **_NO_TOKEN})
+        },
         "/livez": {"get": _plain("Whether the process lives.", {200: _content("It does.", anything)})},
         "/readyz": {
             "get": _plain(
@@ -203,7 +218,9 @@ def _node_paths() -> Json:
                 {200: _answer("Yes.", "Readiness"), 503: _answer("No, and why.", "Readiness")},
             )
         },
-        "/openapi.json": {"get": _plain("This description.", {200: _content("OpenAPI 3.0.", anything)})},
+        "/openapi.json": {
+            "get": _plain("This description.", {200: _content("OpenAPI 3.0.", anything), **_NO_TOKEN})
+        },
     }
 
 
@@ -250,8 +267,10 @@ def _error(description: str) -> Json:
 
 
 _NO_INSTANCE = {404: _error("There is no such instance.")}
+_NO_TOKEN = {401: _error("The node wants its API token.")}
 _ALWAYS = {
     400: _error("The request is not valid; the message says what was wrong and what would be right."),
+    **_NO_TOKEN,
     413: _error("The body is too large."),
     500: _error("It failed."),
     503: _error("It cannot be done now; the same request may succeed later."),

@@ -19,6 +19,7 @@ from perdure.sidecar.health import HealthApi
 from perdure.sidecar.middleware import errors_as_json
 from perdure.sidecar.polls import LongPolls
 from perdure.sidecar.routes import VERSIONS, Route
+from perdure.sidecar.token import OPEN_PATHS, token_required, valid_token
 from perdure.sidecar.workflows import WorkflowApi
 
 logger = logging.getLogger("perdure.sidecar")
@@ -29,12 +30,21 @@ MAX_BODY = 4 * 1024 * 1024
 POLLS: web.AppKey[LongPolls] = web.AppKey("polls", LongPolls)
 
 
-def make_app(facade: Facade, *, max_body: int = MAX_BODY) -> web.Application:
-    """Everything that a node serves over HTTP. More routes may be added until it is served."""
+def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None = None) -> web.Application:
+    """Everything that a node serves over HTTP. More routes may be added until it is served. `ConfigurationError` for
+    a token that no header can carry."""
     polls = LongPolls()
     workflows, actors = WorkflowApi(facade, polls), ActorApi(facade)
-    app = web.Application(client_max_size=max_body, middlewares=[errors_as_json])
+    middlewares: list[Any] = [errors_as_json]
+    if api_token is not None:
+        if not valid_token(api_token):
+            raise ConfigurationError(
+                "the API token must be printable ASCII characters, at least one, without spaces around them"
+            )
+        middlewares.append(token_required(api_token))
+    app = web.Application(client_max_size=max_body, middlewares=middlewares)
     app[POLLS] = polls
+    app[OPEN_PATHS] = set()
     app[FAILURE_CODES] = {}
     for version in VERSIONS:
         _add(app, workflows.routes(version))
@@ -106,9 +116,10 @@ class HttpServer:
         *,
         max_body: int = MAX_BODY,
         drain_seconds: float = 10.0,
+        api_token: str | None = None,
     ) -> None:
         #: Takes more routes until the server has started.
-        self.app = make_app(facade, max_body=max_body)
+        self.app = make_app(facade, max_body=max_body, api_token=api_token)
         self.host = host
         #: The port in use once the server has started; 0 means any.
         self.port = port

@@ -100,6 +100,7 @@ class App:
         store: str | StateStore = DEFAULT_STORE,
         http_port: int | None = None,
         host: str = "127.0.0.1",
+        api_token: str | None = None,
         drain_seconds: float = DRAIN_SECONDS,
         replay_check: str | None = None,
         blocked_after: float = BLOCKED_AFTER,
@@ -107,12 +108,14 @@ class App:
         """A node of this app for the length of the block, on the running event loop.
 
         `store` is a URL (`memory://`, `sqlite:///file.db`) or a store; `http_port` None serves no HTTP, 0 takes a
-        free port (`node.url` says which). `StoreHeld` when another process has the store.
+        free port (`node.url` says which); `api_token` is what HTTP requests must then show. `StoreHeld` when another
+        process has the store.
         """
         options = NodeOptions(
             store=store,
             http_port=http_port,
             host=host,
+            api_token=api_token,
             drain_seconds=drain_seconds,
             blocked_after=blocked_after,
             runtime=RuntimeOptions(replay_check=replay_check or self.replay_check),
@@ -140,6 +143,7 @@ class App:
         store: str = DEFAULT_STORE,
         http_port: int | None = 3500,
         host: str = "127.0.0.1",
+        api_token: str | None = None,
         log_level: str = "INFO",
         log_json: bool = False,
         drain_seconds: float = DRAIN_SECONDS,
@@ -159,6 +163,7 @@ class App:
             store=store,
             http_port=http_port,
             host=host,
+            api_token=api_token,
             drain_seconds=drain_seconds,
             blocked_after=blocked_after,
             stuck_after=stuck_after,

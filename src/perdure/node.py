@@ -47,6 +47,8 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: The HTTP port; 0: any free one; None: no HTTP.
     http_port: int | None = None
     host: str = "127.0.0.1"
+    #: What HTTP requests must show in the header `dapr-api-token`; None: nothing.
+    api_token: str | None = None
     drain_seconds: float = DRAIN_SECONDS
     #: Seconds after which code that holds the event loop is interrupted; 0: never.
     blocked_after: float = BLOCKED_AFTER
@@ -140,7 +142,9 @@ class Node:
             self._watchdog.start()
         await self.runtime.start()
         if self.options.http_port is not None:
-            self._server = HttpServer(self, self.options.host, self.options.http_port)
+            self._server = HttpServer(
+                self, self.options.host, self.options.http_port, api_token=self.options.api_token
+            )
             await self._server.start()
             announce = getattr(self.store, "announce", None)
             if announce is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import typer
 from perdure.cli.failures import CommandError, usage
 
 DEFAULT_SERVER = "http://127.0.0.1:3500"
+#: Where commands, and `perdure run`, find the API token: the first that is set.
+TOKEN_VARIABLES = ("PERDURE_API_TOKEN", "DAPR_API_TOKEN")
 
 Server = Annotated[
     str,
@@ -39,6 +42,17 @@ Recursive = Annotated[bool, typer.Option("--recursive/--no-recursive", help="Chi
 
 _GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def api_token() -> str | None:
+    """The token that nodes are shown; None: none."""
+    for name in TOKEN_VARIABLES:
+        token = os.environ.get(name)
+        if token:
+            if not token.isascii() or not token.isprintable():
+                raise usage(f"{name} holds no API token: only printable ASCII characters can be one")
+            return token
+    return None
 
 
 def read_json(value: str | None, option: str) -> bytes | None:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from perdure.cli.failures import CommandError, usage
+from perdure.cli.options import TOKEN_VARIABLES, api_token
 
 Json = dict[str, Any]
 
@@ -42,6 +43,7 @@ class Node:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url = url.rstrip("/")
         self._base = parts.path.rstrip("/")
+        self._token = api_token()
         self._connection = kind(parts.hostname, port, timeout=TIMEOUT)
 
     def request(
@@ -57,6 +59,8 @@ class Node:
                 {name: value for name, value in query.items() if value is not None}, doseq=True
             )
         headers = {} if body is None else {"Content-Type": "application/json"}
+        if self._token is not None:
+            headers["dapr-api-token"] = self._token
         try:
             self._connection.request(method, self._base + path, body, headers)
             answer = self._connection.getresponse()
@@ -86,6 +90,9 @@ class Node:
             ) from None
         if answer.status < 400:
             return found
+        if answer.status == 401:
+            wrong = "does not take the API token given" if self._token else "wants an API token"
+            raise Refused(f"{self.url} {wrong}: set {TOKEN_VARIABLES[0]}", 401)
         message = found.get("message") if isinstance(found, dict) else None
         raise Refused(str(message or f"{self.url} answered {answer.status} {answer.reason}"), answer.status)
 

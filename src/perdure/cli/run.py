@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.failures import usage
+from perdure.cli.options import TOKEN_VARIABLES
 from perdure.logs import fields
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ def run(
     ] = "sqlite:///perdure.db",
     http_port: Annotated[int, typer.Option("--http-port", min=0, max=65535, help="0: any free port.")] = 3500,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    api_token: Annotated[
+        str | None,
+        typer.Option(
+            "--api-token",
+            envvar=list(TOKEN_VARIABLES),
+            show_envvar=True,
+            metavar="TOKEN",
+            help="What requests must show in the header dapr-api-token.",
+        ),
+    ] = None,
     log_level: Annotated[
         str, typer.Option("--log-level", metavar="LEVEL", help=f"One of {', '.join(LEVELS)}.")
     ] = "INFO",
@@ -52,6 +63,7 @@ def run(
         store=store,
         http_port=http_port,
         host=host,
+        api_token=api_token,
         log_level=log_level.upper(),
         log_json=log_json,
         drain_seconds=drain_seconds,
