@@ -34,6 +34,7 @@ def main() -> None:
     given = parser.parse_args()
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     folder = given.folder or Path(tempfile.mkdtemp(prefix="perdure-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
     options = Options(
         store=given.store,
         seconds=given.minutes * 60,

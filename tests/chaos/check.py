@@ -25,7 +25,6 @@ from perdure.workflow.events import (
     TimerCreated,
     TimerFired,
 )
-
 from tests.chaos.load import WORKFLOWS, Load, Told
 
 WORKFLOW_TYPE = "dapr.internal.default.chaos.workflow"

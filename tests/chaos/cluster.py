@@ -166,11 +166,10 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def cluster(kind: str, folder: Path, *, nodes: int, placement: int) -> AsyncIterator[Cluster]:
-    """Everything started, and ended whatever happens. `kind`: "redis" or "postgres"; `placement`: how many replicas
+    """Everything started, and ended whatever happens. `kind`: "redis" or "postgres"; `folder` exists; `placement`: how many replicas
     of the service, 0 to have the nodes run it themselves."""
     from tests.chaos.stores import store_on
 
-    folder.mkdir(parents=True, exist_ok=True)
     with network() as net:
         store = store_on(kind, net.add("store"), folder)
         made = Cluster(net, store, folder, placement=placement)

@@ -19,7 +19,6 @@ from perdure import ActivityContext, Actor, App, WorkflowContext, logs
 from perdure.app import loop_factory, tune
 from perdure.node import NodeOptions
 from perdure.statestore.urls import open_store
-
 from tests.chaos.audit import AuditedStore
 
 app = App("chaos", replay_check="sampled")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from perdure.statestore.urls import open_store
 
+from perdure.statestore.urls import open_store
 from tests.chaos.audit import forks
 from tests.chaos.check import check
 from tests.chaos.cluster import cluster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -31,9 +32,7 @@ class StoreServer:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + PATIENCE
         while not (self._listens() and self.answers()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -49,6 +48,8 @@ class StoreServer:
 
     def kill(self) -> None:
         if self._process is not None:
+            # Stopped first: a server that sees a part of itself die may still do something about it.
+            self._signal(signal.SIGSTOP)
             self._signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
@@ -61,7 +62,18 @@ class StoreServer:
 
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, number)
+            for pid in _family(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+
+def _family(pid: int) -> list[int]:
+    """The process and its children: those of PostgreSQL are in sessions of their own."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return [pid]
+    return [pid, *(member for child in children for member in _family(int(child)))]
 
 
 def redis_on(host: Host, folder: Path) -> StoreServer:
@@ -95,6 +107,8 @@ def postgres_on(host: Host, folder: Path) -> StoreServer:
     programs = postgres_programs()
     data = folder / "postgres"
     user = "postgres"
+    # Becomes the program itself, as `runuser` does not.
+    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--")
     if not data.exists():
         data.mkdir()
         shutil.chown(data, user)
@@ -116,7 +130,7 @@ def postgres_on(host: Host, folder: Path) -> StoreServer:
         )
         with (data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all 0.0.0.0/0 trust\n")
-    command = ["runuser", "-u", user, "--", f"{programs}/postgres", "-D", str(data), "-h", host.address]
+    command = [*become, f"{programs}/postgres", "-D", str(data), "-h", host.address]
     command += ["-k", "", "-c", "max_connections=200"]
     url = f"postgresql://perdure@{host.address}/postgres"
     server = StoreServer(host, folder, command, 5432, url)
