@@ -295,6 +295,15 @@ class QuickStore(Protocol):
 
 
 @runtime_checkable
+class Counting(Protocol):
+    """An ability that a store may have besides: to count index rows without reading what is in them."""
+
+    async def count(self, type: str, limit: int) -> Mapping[str, int]:
+        """How many rows this actor type has of each status that it has any of, counted no further than `limit`: at a
+        cost that does not grow with the number of rows beyond it."""
+
+
+@runtime_checkable
 class RollbackAware(Protocol):
     """An ability of a store whose server can lose what it acknowledged, as at a fail-over to a replica that lagged."""
 

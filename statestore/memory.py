@@ -275,6 +275,13 @@ class MemoryStore:
         ]
         return cursors.page(sorted(found, key=cursors.row_place), limit, cursors.row_place)
 
+    async def count(self, type: str, limit: int) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        for record in self.actors.values():
+            if record.row is not None and record.row.actor.type == type:
+                found[record.row.status] = min(found.get(record.row.status, 0) + 1, limit)
+        return found
+
     # --- the store ---------------------------------------------------------------------------------------------------
 
     def lease(self, name: str) -> MemoryLease:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Collection
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -40,6 +40,8 @@ PAYLOAD_BYTES = 16 * 1024 * 1024
 
 #: What ids may not contain: '/' and control characters.
 _FORBIDDEN = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Workflow = Callable[..., Any] | str
 
@@ -163,17 +165,25 @@ class WorkflowClient:
         statuses: Collection[str] = (),
         name: str | None = None,
         id_prefix: str = "",
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page[WorkflowState]:
-        """Instances, newest first. Pages are stable: what comes or goes in between neither repeats nor hides any."""
+        """Instances, newest first. Pages are stable: what comes or goes in between neither repeats nor hides any.
+        `created_from` and `created_to` are aware times, the second one exclusive."""
         unknown = set(statuses) - set(RuntimeStatus)
         if unknown:
             raise InvalidInput(f"unknown status {sorted(unknown)}: use any of {', '.join(RuntimeStatus)}")
         if not 1 <= limit <= 1000:
             raise InvalidInput(f"limit is {limit}; it must be 1 to 1000")
         where = InstanceFilter(
-            type=self._engine.name, statuses=tuple(statuses), name=name, id_prefix=id_prefix
+            type=self._engine.name,
+            statuses=tuple(statuses),
+            name=name,
+            id_prefix=id_prefix,
+            created_from=_microseconds(created_from),
+            created_to=_microseconds(created_to),
         )
         page = await self._engine.store.query(where, cursor, limit)
         return Page([describe(row) for row in page.items], page.cursor)
@@ -297,6 +307,14 @@ def check_id(instance_id: str) -> None:
 def check_payload(payload: Payload, what: str) -> None:
     if payload is not None and len(payload) > PAYLOAD_BYTES:
         raise PayloadTooLarge(f"{what} has {len(payload)} bytes; at most {PAYLOAD_BYTES} are allowed")
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidInput(f"the time {moment.isoformat()} has no time zone: give an aware one")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _seconds(timeout: float | timedelta | None) -> float | None:

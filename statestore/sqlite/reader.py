@@ -339,6 +339,16 @@ def query(
     return cursors.page(found[: limit + 1], limit, cursors.row_place)
 
 
+def count(connection: sqlite3.Connection, types: Types, type: str, limit: int) -> dict[str, int]:
+    """How many rows there are of each status, up to a limit."""
+    kind = types.get(type)
+    with consistent(connection):
+        return {
+            status: READS["count"].read(connection, {"type": kind, "status": status, "limit": limit})[0][0]
+            for status in _statuses(connection, kind)
+        }
+
+
 def _statuses(connection: sqlite3.Connection, kind: object) -> Iterator[str]:
     """The statuses that there are: a look-up each, however many rows each has. The empty one is none."""
     status = ""

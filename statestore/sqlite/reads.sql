@@ -74,6 +74,11 @@ FROM actors a CROSS JOIN instances i ON i.num = a.num WHERE a.type = :type AND a
 -- The first status after this text.
 SELECT status FROM instances WHERE type = :type AND status > :status ORDER BY status LIMIT 1;
 
+-- name: count gives: count
+-- How many rows of one status there are, up to a limit: reads only the index.
+SELECT count(*) AS count FROM (
+    SELECT 1 FROM instances INDEXED BY instances_by_status WHERE type = :type AND status = :status LIMIT :limit);
+
 -- name: query gives: id name status created updated blobs: details
 -- Index rows of one status, newest first, after a place.
 SELECT id, name, status, created, updated, details FROM instances INDEXED BY instances_by_status

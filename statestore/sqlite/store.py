@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -196,6 +196,10 @@ class SqliteStore:
         self, where: InstanceFilter, cursor: str | None = None, limit: int = 100
     ) -> Page[InstanceRow]:
         return await self._read(reader.query, where, cursor, limit)
+
+    async def count(self, type: str, limit: int) -> Mapping[str, int]:
+        """`Counting`."""
+        return await self._read(reader.count, type, limit)
 
     # --- the store ---------------------------------------------------------------------------------------------------
 

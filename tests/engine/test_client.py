@@ -182,6 +182,12 @@ async def test_lists_filter_and_page(app: App, place: Any, run: Any) -> None:
         assert await ids(name="listen") == ["l-0"]
         assert await ids(id_prefix="e-", limit=3) == ["e-6", "e-5", "e-4"]
         assert await ids(name="echo", statuses=["running"]) == []
+        times = [state.created_at for state in (await client.list(id_prefix="e-")).items]
+        assert await ids(id_prefix="e-", created_from=times[1]) == ["e-6", "e-5"]
+        assert await ids(id_prefix="e-", created_to=times[5]) == ["e-0"]
+        assert await ids(created_from=times[3], created_to=times[1]) == ["e-4", "e-3"]
+        with pytest.raises(InvalidInput, match="time zone"):
+            await client.list(created_from=datetime(2026, 1, 1))
         with pytest.raises(InvalidInput, match="runing"):
             await client.list(statuses=["runing"])
         with pytest.raises(InvalidInput, match="limit"):
