@@ -87,7 +87,8 @@ class Router:
         self.closed = False
         self._host = host
         self._locator = locator
-        self._peers: Peers = peers or NoPeers()
+        #: Set again by whoever makes links that need this router.
+        self.peers: Peers = peers or NoPeers()
         #: Takes messages for actor types that keep no state and so have no owner.
         self._stateless: dict[str, Callable[[Message], None]] = {}
 
@@ -121,7 +122,7 @@ class Router:
         elif owner is None:
             message.answer(Moved(f"no node hosts actor type {target.type!r} now"))
         else:
-            self._peers.send(owner, message)
+            self.peers.send(owner, message)
 
     def send_to(self, node: str, target: ActorId, method: str, body: Any, answer: Answer) -> None:
         """One try, to a stateless actor on a given node. The answer may be `Moved` or `Unavailable`."""
@@ -129,7 +130,7 @@ class Router:
         if node == self.node:
             self.arrived(message)
         else:
-            self._peers.send(node, message)
+            self.peers.send(node, message)
 
     def arrived(self, message: Message) -> None:
         """A message from a peer, or to a stateless actor: for this node or for nobody."""
