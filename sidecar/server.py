@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from perdure.addresses import bound
 from perdure.errors import ConfigurationError
 from perdure.logs import fields
 from perdure.sidecar.actors import ActorApi
+from perdure.sidecar.cluster import ClusterApi
 from perdure.sidecar.errors import FAILURE_CODES, error_response
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.health import HealthApi
@@ -49,6 +52,7 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None 
     for version in VERSIONS:
         _add(app, workflows.routes(version))
     _add(app, actors.routes("v1.0"))
+    _add(app, ClusterApi(facade).routes())
     _add(app, HealthApi(facade, max_body).routes())
     return app
 
@@ -117,13 +121,18 @@ class HttpServer:
         max_body: int = MAX_BODY,
         drain_seconds: float = 10.0,
         api_token: str | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
+        """`listener`: a bound socket to serve on, in place of host and port; the server closes it."""
         #: Takes more routes until the server has started.
         self.app = make_app(facade, max_body=max_body, api_token=api_token)
         self.host = host
         #: The port in use once the server has started; 0 means any.
         self.port = port
-        self._listener: asyncio.Server | None = None
+        self._sockets = [listener] if listener is not None else []
+        if listener is not None:
+            self.host, self.port = listener.getsockname()[:2]
+        self._listeners: list[asyncio.Server] = []
         self._runner = web.AppRunner(self.app, handle_signals=False, shutdown_timeout=drain_seconds)
 
     @property
@@ -132,8 +141,23 @@ class HttpServer:
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    def bind(self) -> None:
+        """Takes the address, so that `url` is known; whoever connects is refused until `start`. Idempotent;
+        `ConfigurationError` when the address cannot be had."""
+        if self._sockets:
+            return
+        try:
+            self._sockets = bound(self.host, self.port)
+        except OSError as error:
+            raise self._refused(error) from error
+        self.port = self._sockets[0].getsockname()[1]
+
+    def _refused(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}")
+
     async def start(self) -> None:
         """Listens; `ConfigurationError` when the address cannot be had."""
+        self.bind()
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         handlers = self._runner.server
@@ -145,18 +169,19 @@ class HttpServer:
             )
 
         try:
-            self._listener = await loop.create_server(connection, self.host, self.port, backlog=512)
+            for one in self._sockets:
+                self._listeners.append(await loop.create_server(connection, sock=one, backlog=512))
         except OSError as error:
-            await self._runner.cleanup()
-            reason = error.strerror or error
-            raise ConfigurationError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
-        self.port = self._listener.sockets[0].getsockname()[1]
+            await self.stop()
+            raise self._refused(error) from error
 
     async def stop(self) -> None:
         """Accepts no more connections, tells long polls to ask again, lets other requests in progress finish within
         the drain time, and closes. Idempotent."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners:
+            listener.close()
+        for one in self._sockets:
+            one.close()
+        self._listeners, self._sockets = [], []
         self.app[POLLS].stop()
         await self._runner.cleanup()

@@ -28,6 +28,33 @@ def split_addresses(addresses: str, what: str) -> tuple[str, ...]:
     return parts
 
 
+def bound(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of the host, bound and not listening, all on the same port; 0: any free one.
+    `OSError` when one of them cannot be had."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in _resolved(host, port):
+            one = socket.socket(family, kind, protocol)
+            sockets.append(one)
+            # As servers do: a port whose last connections are still being forgotten can be had.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setblocking(False)
+            one.bind((address[0], port or sockets[0].getsockname()[1], *address[2:]))
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+def _resolved(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # Each once: some resolvers name an address several times.
+    return list(dict.fromkeys(found))  # type: ignore[arg-type]
+
+
 def advertised(host: str, port: int, advertise: str) -> str:
     """What a node that listens on host and port tells others: what it was told to (`advertise`: a host, or
     host:port), or where it listens. One that listens everywhere names the address of this host's own name, which in
