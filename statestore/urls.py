@@ -16,7 +16,8 @@ def open_store(url: str, *, partitions: int | None = None) -> StateStore:
     """Opens the store that a URL names, and makes it if it is not there yet, with so many partitions.
 
     `memory://` (its own), `memory://name` (one per process), `sqlite:///file.db` (relative), `sqlite:////var/file.db`
-    (absolute); SQLite takes `?synchronous=normal`, by which the last commits before a power cut may be lost.
+    (absolute), `unix:///folder/store.sock` (the store of another process, see `perdure.statestore.socket`). SQLite
+    takes `?synchronous=normal`, by which the last commits before a power cut may be lost.
     `ConfigurationError` when there is no such store, or it has another number of partitions; `StoreHeld` when
     another process has it.
     """
@@ -56,6 +57,16 @@ def _open_sqlite(url: SplitResult, partitions: int | None) -> StateStore:
     return SqliteStore(path, partitions=partitions, synchronous=options.get("synchronous", "full"))
 
 
+def _open_socket(url: SplitResult, partitions: int | None) -> StateStore:
+    from perdure.statestore.socket.client import SocketStore
+
+    _options(url)
+    path = unquote(url.path)
+    if url.netloc or not path:
+        raise ConfigurationError("write unix:///folder/store.sock")
+    return SocketStore(path, partitions=partitions)
+
+
 def _options(url: SplitResult, *known: str) -> dict[str, str]:
     options = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
     for name in options:
@@ -68,4 +79,5 @@ def _options(url: SplitResult, *known: str) -> dict[str, str]:
 OPENERS: dict[str, Callable[[SplitResult, int | None], StateStore]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
+    "unix": _open_socket,
 }

@@ -1,0 +1,117 @@
+"""Bytes to messages and back: each frame is its length, four bytes, and so many bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from perdure.errors import StoreError
+
+#: The longest frame, in bytes. Longer ones are what a stranger sends.
+LONGEST = 1 << 30
+_HEAD = 4
+
+class Frames:
+    """Cuts a stream into frames."""
+
+    __slots__ = ("_needed", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        #: So many bytes make the next frame whole: a long one is not looked at each time that a bit of it comes.
+        self._needed = _HEAD
+
+    def feed(self, data: bytes | bytearray) -> Sequence[memoryview]:
+        """The frames that are whole with this. ValueError when one is too long to be true."""
+        if self._rest:
+            self._rest += data
+            data = self._rest
+        if len(data) < self._needed:
+            if data is not self._rest:
+                self._rest = bytearray(data)
+            return ()
+        view, at, end = memoryview(data), 0, len(data)
+        found: list[memoryview] = []
+        while True:
+            if end - at < _HEAD:
+                self._needed = _HEAD
+                break
+            size = int.from_bytes(view[at : at + _HEAD], "big")
+            if size > LONGEST:
+                raise ValueError(f"a frame of {size} bytes")
+            if end - at < _HEAD + size:
+                self._needed = _HEAD + size
+                break
+            found.append(view[at + _HEAD : at + _HEAD + size])
+            at += _HEAD + size
+        # A new one: the frames found are views of the old.
+        self._rest = bytearray(view[at:])
+        return found
+
+
+class FrameProtocol(asyncio.Protocol):
+    """One end of a socket. What is sent during one iteration of the loop is written together."""
+
+    transport: asyncio.Transport | None = None
+
+    def __init__(self) -> None:
+        self._frames = Frames()
+        self._out: list[bytes] = []
+
+    def received(self, frame: memoryview) -> None:
+        """One frame; valid only during the call. A ValueError closes the connection."""
+        raise NotImplementedError
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone. Called once."""
+        raise NotImplementedError
+
+    def send(self, message: bytes) -> None:
+        """Sends a frame; does nothing on a connection that is gone. `StoreError` when it is too long."""
+        if len(message) > LONGEST:
+            raise StoreError(f"{len(message)} bytes are more than fit in a message to a store ({LONGEST})")
+        if self.transport is None:
+            return
+        out = self._out
+        if not out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        out.append(len(message).to_bytes(_HEAD, "big"))
+        out.append(message)
+
+    def close(self) -> None:
+        """Closes after what was sent. Idempotent."""
+        if self.transport is not None:
+            self._flush()
+            self.transport.close()
+
+    def abort(self, reason: str = "the connection was cut") -> None:
+        """Closes at once. Idempotent."""
+        if self.transport is not None:
+            self.transport.abort()
+            self._end(reason)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self.transport is not None:
+            self.transport.write(b"".join(out))
+
+    # --- asyncio -----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                self.received(frame)
+        except ValueError as error:
+            self.abort(f"the other end sent what cannot be read: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(str(error) if error else "the connection was closed")
+
+    def _end(self, reason: str) -> None:
+        if self.transport is not None:
+            self.transport = None
+            self.lost(reason)
