@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, Protocol
 
+from perdure.cluster_view import ClusterView
 from perdure.statestore.contract import ActorId, Page, Reminder
 from perdure.workflow.events import Event
 from perdure.workflow.state import WorkflowState
@@ -107,6 +108,10 @@ class Facade(Protocol):
 
     async def healthy(self) -> str | None:
         """Why the node could not do its work now (the store gives no answer, …); None: it can."""
+
+    async def cluster(self) -> ClusterView:
+        """The cluster by this node's newest table. A node that gives no answer in time is shown as such.
+        `Unavailable` before the first table."""
 
     def describe(self) -> dict[str, Any]:
         """The node in words and numbers, for people. The edges read the keys `workflows`, `activities` (names),

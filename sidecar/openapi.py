@@ -211,6 +211,11 @@ def _node_paths() -> Json:
         "/v1.0/metadata": {
             "get": _plain("About the node.", {200: _answer("The node.", "Metadata"), **_NO_TOKEN})
         },
+        "/v1.0/cluster": {
+            "get": _operation(
+                "The cluster: its nodes, and who hosts what.", [], {200: _answer("The cluster.", "Cluster")}
+            )
+        },
         "/livez": {"get": _plain("Whether the process lives.", {200: _content("It does.", anything)})},
         "/readyz": {
             "get": _plain(

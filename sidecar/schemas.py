@@ -28,6 +28,7 @@ def schemas() -> Json:
         ),
         "Readiness": _object({"ready": {"type": "boolean"}}, {"reason": text}),
         "Metadata": _metadata_schema(),
+        "Cluster": _cluster_schema(),
     }
 
 
@@ -76,5 +77,53 @@ def _metadata_schema() -> Json:
             "workflows": names,
             "activities": names,
             "node": {"type": "object"},
+        }
+    )
+
+
+def _cluster_schema() -> Json:
+    text: Json = {"type": "string"}
+    count: Json = {"type": "integer", "minimum": 0}
+    counts: Json = {"type": "object", "additionalProperties": count}
+    names: Json = {"type": "array", "items": text}
+    flag: Json = {"type": "boolean"}
+    node = _object(
+        {
+            **dict.fromkeys(("id", "address", "http", "appID", "namespace"), text),
+            "this": {**flag, "description": "The node that answers."},
+            "leads": {**flag, "description": "Placement is led from its process."},
+            "weight": {"type": "integer"},
+            **dict.fromkeys(("actorTypes", "workflows", "activities"), names),
+            "partitions": counts,
+            "answered": {**flag, "description": "If not, what follows is missing."},
+        },
+        {
+            "release": text,
+            "startedAt": _TIME,
+            "activations": counts,
+            **dict.fromkeys(("activitiesRunning", "activitiesQueued", "commitsPending"), count),
+            "clockDifference": {"type": "number", "description": "Seconds that its clock is ahead."},
+            "roundTrip": {"type": "number", "description": "Seconds."},
+        },
+    )
+    return _object(
+        {
+            "term": count,
+            "epoch": count,
+            "leader": text,
+            "partitions": count,
+            "nodes": {"type": "array", "items": node},
+            "actorTypes": {
+                "type": "array",
+                "items": _object(
+                    {"name": text, **dict.fromkeys(("partitions", "nodes", "activations"), count)}
+                ),
+            },
+            "handovers": {
+                "type": "array",
+                "items": _object(
+                    {"actorType": text, "partitions": count, "from": {**text, "nullable": True}, "to": text}
+                ),
+            },
         }
     )

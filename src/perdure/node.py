@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +17,8 @@ from perdure.actors.calls import CALL_TIMEOUT
 from perdure.actors.ids import is_reserved
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.clock import LoopClock
-from perdure.errors import NotRegistered, StoreError
+from perdure.cluster_view import ClusterView, NodeFigures, handovers, heard, view
+from perdure.errors import NotRegistered, StoreError, Unavailable
 from perdure.logs import fields
 from perdure.payload import Payload
 from perdure.placement.embedded import EmbeddedPlacement
@@ -86,6 +89,7 @@ class Node:
         self._server: HttpServer | None = None
         self._watchdog: Watchdog | None = None
         self._not_ready: str | None = "the node is starting"
+        self._started = 0
         self._own_store = isinstance(options.store, str)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -103,6 +107,7 @@ class Node:
 
     async def _start(self) -> None:
         clock = LoopClock()
+        self._started = clock.now()
         settings = await self.store.settings()
         self.node_id = clock.token(8).hex()
         me = member(
@@ -235,12 +240,38 @@ class Node:
             return error.message
         return None
 
+    def figures(self) -> NodeFigures:
+        """What this node says of itself, to any node that asks."""
+        runtime = self.runtime
+        table = runtime.placement.table
+        return NodeFigures(
+            self.node_id,
+            runtime.clock.now(),
+            self._started,
+            release(),
+            self._activations(),
+            runtime.engine.activities.running,
+            runtime.engine.activities.queued,
+            runtime.committer.pending,
+            handovers(table, self.node_id, {key: owned.fence for key, owned in runtime.host.owned.items()})
+            if table is not None
+            else [],
+            self._placement is not None and self._placement.leader.leading,
+        )
+
+    async def cluster(self) -> ClusterView:
+        table = self.runtime.placement.table
+        if table is None:
+            raise Unavailable("this node knows no placement table yet")
+        figures = self.figures()
+        return view(table, self.node_id, {self.node_id: heard(figures, figures.now, figures.now)})
+
+    def _activations(self) -> dict[str, int]:
+        return dict(Counter(actor.type for actor in self.runtime.host.activations))
+
     def describe(self) -> dict[str, Any]:
         runtime = self.runtime
         table = runtime.placement.table
-        activations: dict[str, int] = {}
-        for actor in runtime.host.activations:
-            activations[actor.type] = activations.get(actor.type, 0) + 1
         return {
             "node": self.node_id,
             "app_id": self.app_id,
@@ -249,13 +280,22 @@ class Node:
             "workflows": sorted(self.registry.workflows),
             "activities": sorted(self.registry.activities),
             "actor_types": sorted(runtime.host.types),
-            "activations": activations,
+            "activations": self._activations(),
             "partitions": {"total": runtime.host.partitions, "owned": len(runtime.host.owned)},
             "placement": {"term": table.term, "epoch": table.epoch} if table else None,
             "commits_pending": runtime.committer.pending,
             "activities_running": runtime.engine.activities.running,
             "activities_queued": runtime.engine.activities.queued,
         }
+
+
+@cache
+def release() -> str:
+    """The release of Perdure that this process runs."""
+    # Late: importing it takes longer than most of what a node imports.
+    from importlib.metadata import version
+
+    return version("perdure")
 
 
 class NodeActors:

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from perdure.cluster_view import ClusterView, NodeFigures, heard, view
 from perdure.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -21,6 +22,8 @@ from perdure.errors import (
     NotRegistered,
     PerdureError,
 )
+from perdure.placement.member import Member
+from perdure.placement.table import assign
 from perdure.sidecar import HttpServer
 from perdure.statestore.contract import ActorId, Page, Reminder
 from perdure.workflow import events
@@ -254,12 +257,21 @@ class FakeNode:
         self.actors = FakeActors()
         self.unready: str | None = None
         self.unhealthy: str | None = None
+        #: Nodes of the cluster that give no answer.
+        self.silent: list[str] = []
 
     def ready(self) -> str | None:
         return self.unready
 
     async def healthy(self) -> str | None:
         return self.unhealthy
+
+    async def cluster(self) -> ClusterView:
+        me = Member("node-1", "", "shop", "default", ("Counter",), activities=("charge",))
+        others = [Member(name, "", "shop", "default", ()) for name in self.silent]
+        table = assign([me, *others], None, 1, 1, 16)
+        figures = NodeFigures("node-1", MICROSECONDS, MICROSECONDS, activations={"Counter": 2})
+        return view(table, "node-1", {"node-1": heard(figures, MICROSECONDS, MICROSECONDS)})
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -166,3 +166,21 @@ async def test_the_node(call: Any) -> None:
     found = (await call("GET", "/v1.0/metadata")).json
     assert (found["id"], found["workflows"], found["activities"]) == ("shop", ["twice", "waiter"], ["double"])
     assert "Counter" in {active["type"] for active in found["actors"]}
+
+
+async def test_the_cluster(call: Any, id: str) -> None:
+    """One process is a cluster of one."""
+    await call("POST", f"{BASE}/waiter/start?instanceID={id}")
+    await call("POST", f"/v1.0/actors/Counter/{id}/method/add")
+    found = (await call("GET", "/v1.0/cluster")).json
+    [one] = found["nodes"]
+    assert (one["this"], one["leads"], one["answered"]) == (True, True, True)
+    assert (one["appID"], one["namespace"], one["weight"]) == ("shop", "default", 1)
+    assert (one["workflows"], one["activities"]) == (["twice", "waiter"], ["double"])
+    assert one["partitions"] == {WORKFLOW: found["partitions"], "Counter": found["partitions"]}
+    assert one["activations"]["Counter"] >= 1
+    assert one["activations"][WORKFLOW] >= 1
+    assert one["startedAt"].startswith("20")
+    assert (one["clockDifference"], one["roundTrip"]) == (0, 0)
+    assert found["handovers"] == []
+    assert {kind["name"] for kind in found["actorTypes"]} == {WORKFLOW, "Counter"}

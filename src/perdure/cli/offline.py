@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from perdure.cli.failures import CommandError
+from perdure.cluster_view import view
+from perdure.placement.table import decode as decode_table
 from perdure.sidecar.actors import keys_json, reminders_json
+from perdure.sidecar.cluster import cluster_json
 from perdure.sidecar.decoded import decode_value
 from perdure.sidecar.workflows import history_json, list_json, state_json
 from perdure.statestore.contract import ActorId, InstanceFilter, Page, StateStore
@@ -98,6 +101,13 @@ class StoreReader:
 
     def reminders(self, type: str, id: str) -> Json:
         return reminders_json(self._run(self._store.reminders(ActorId(type, id))))
+
+    def cluster(self) -> Json:
+        """The last table; no node is there to say anything about itself."""
+        stored = self._run(self._store.lease("placement").read())
+        if not stored:
+            raise CommandError(f"{self._path} has never been used by a node")
+        return cluster_json(view(decode_table(stored)))
 
 
 async def _open(url: str) -> StateStore:

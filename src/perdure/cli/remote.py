@@ -129,6 +129,9 @@ class Node:
     def reminders(self, type: str, id: str) -> Json:
         return self._object(f"{actor_path(type, id)}/reminders")
 
+    def cluster(self) -> Json:
+        return self._object("/v1.0/cluster")
+
     def _object(self, path: str, query: Json | None = None) -> Json:
         found = self.request("GET", path, query)
         if not isinstance(found, dict):

@@ -34,6 +34,8 @@ class Reader(Protocol):
 
     def reminders(self, type: str, id: str) -> Json: ...
 
+    def cluster(self) -> Json: ...
+
 
 @contextmanager
 def reader(server: str, store: str | None, app_id: str | None = None) -> Iterator[Reader]:
