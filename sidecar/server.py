@@ -6,12 +6,13 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-from perdure.addresses import bound
+from perdure.addresses import bound, local_url
 from perdure.errors import ConfigurationError
 from perdure.logs import fields
 from perdure.sidecar.actors import ActorApi
@@ -121,43 +122,26 @@ class HttpServer:
         max_body: int = MAX_BODY,
         drain_seconds: float = 10.0,
         api_token: str | None = None,
-        listener: socket.socket | None = None,
+        listeners: Sequence[socket.socket] = (),
     ) -> None:
-        """`listener`: a bound socket to serve on, in place of host and port; the server closes it."""
+        """`listeners`: bound sockets to serve on, in place of host and port; the server closes them."""
         #: Takes more routes until the server has started.
         self.app = make_app(facade, max_body=max_body, api_token=api_token)
         self.host = host
         #: The port in use once the server has started; 0 means any.
         self.port = port
-        self._sockets = [listener] if listener is not None else []
-        if listener is not None:
-            self.host, self.port = listener.getsockname()[:2]
+        self._sockets = list(listeners)
+        if self._sockets:
+            self.port = self._sockets[0].getsockname()[1]
         self._listeners: list[asyncio.Server] = []
         self._runner = web.AppRunner(self.app, handle_signals=False, shutdown_timeout=drain_seconds)
 
     @property
     def url(self) -> str:
-        # Who listens on all addresses is reached on this machine by its own.
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-    def bind(self) -> None:
-        """Takes the address, so that `url` is known; whoever connects is refused until `start`. Idempotent;
-        `ConfigurationError` when the address cannot be had."""
-        if self._sockets:
-            return
-        try:
-            self._sockets = bound(self.host, self.port)
-        except OSError as error:
-            raise self._refused(error) from error
-        self.port = self._sockets[0].getsockname()[1]
-
-    def _refused(self, error: OSError) -> ConfigurationError:
-        return ConfigurationError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}")
+        return local_url(self.host, self.port)
 
     async def start(self) -> None:
         """Listens; `ConfigurationError` when the address cannot be had."""
-        self.bind()
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         handlers = self._runner.server
@@ -169,11 +153,14 @@ class HttpServer:
             )
 
         try:
+            self._sockets = self._sockets or bound(self.host, self.port)
             for one in self._sockets:
                 self._listeners.append(await loop.create_server(connection, sock=one, backlog=512))
         except OSError as error:
             await self.stop()
-            raise self._refused(error) from error
+            reason = error.strerror or error
+            raise ConfigurationError(f"cannot listen on {self.host}:{self.port}: {reason}") from error
+        self.port = self._sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Accepts no more connections, tells long polls to ask again, lets other requests in progress finish within

@@ -7,7 +7,8 @@ import socket
 
 from perdure.errors import ConfigurationError
 
-_EVERYWHERE = ("", "0.0.0.0", "::", "*")
+#: Hosts that mean all addresses of a machine, to whoever listens.
+EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 def split_address(address: str, what: str) -> tuple[str, int]:
@@ -64,7 +65,7 @@ def advertised(host: str, port: int, advertise: str) -> str:
             split_address(advertise, "the address to advertise")
             return advertise
         return join(advertise, port)
-    if host not in _EVERYWHERE:
+    if host not in EVERYWHERE:
         return join(host, port)
     own = _own_address()
     if own is None:
@@ -80,13 +81,20 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def local_url(host: str, port: int) -> str:
+    """Where this machine reaches an HTTP server: who listens on all addresses is reached by the machine's own."""
+    return f"http://{join({'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host), port)}"
+
+
 def _own_address() -> str | None:
     try:
         found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
     except OSError:
         return None
     addresses = [str(info[4][0]) for info in found]
-    return next((one for one in addresses if not ipaddress.ip_address(one.partition("%")[0]).is_loopback), None)
+    return next(
+        (one for one in addresses if not ipaddress.ip_address(one.partition("%")[0]).is_loopback), None
+    )
 
 
 def _is_v6(host: str) -> bool:

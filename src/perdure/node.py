@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cache
@@ -16,12 +17,15 @@ from perdure.actors.actor import Actor, actor_type
 from perdure.actors.calls import CALL_TIMEOUT
 from perdure.actors.ids import is_reserved
 from perdure.actors.proxy import ActorProxy, bind
+from perdure.addresses import EVERYWHERE, bound, local_url, split_address
+from perdure.addresses import join as join_address
 from perdure.clock import LoopClock
 from perdure.cluster_view import ClusterView, NodeFigures, handovers, heard, view
-from perdure.errors import NotRegistered, StoreError, Unavailable
+from perdure.errors import ConfigurationError, NotRegistered, StoreError, Unavailable
 from perdure.logs import fields
+from perdure.membership import ClusterOptions, Membership, join
 from perdure.payload import Payload
-from perdure.placement.embedded import EmbeddedPlacement
+from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
 from perdure.statestore.urls import open_store
@@ -40,6 +44,8 @@ A = TypeVar("A", bound=Actor)
 DEFAULT_STORE = "sqlite:///perdure.db"
 #: Seconds that running activities have to end when a node stops.
 DRAIN_SECONDS = 10.0
+#: Seconds of these in which other nodes may take over what a stopping one has, while it still serves.
+RETIRE_SECONDS = 3.0
 
 
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +55,11 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     store: str | StateStore = DEFAULT_STORE
     #: The HTTP port; 0: any free one; None: no HTTP.
     http_port: int | None = None
+    #: A bound socket to serve HTTP on, in place of host and port.
+    http_socket: socket.socket | None = None
     host: str = "127.0.0.1"
+    #: How it takes part in a cluster, where the store is one that several processes may use.
+    cluster: ClusterOptions = ClusterOptions()
     #: What HTTP requests must show in the header `dapr-api-token`; None: nothing.
     api_token: str | None = None
     drain_seconds: float = DRAIN_SECONDS
@@ -85,8 +95,9 @@ class Node:
         self.node_id = ""
         self.store: StateStore
         self.runtime: Runtime
-        self._placement: EmbeddedPlacement | None = None
+        self._membership: Membership | None = None
         self._server: HttpServer | None = None
+        self._sockets: list[socket.socket] = []
         self._watchdog: Watchdog | None = None
         self._not_ready: str | None = "the node is starting"
         self._started = 0
@@ -110,15 +121,27 @@ class Node:
         self._started = clock.now()
         settings = await self.store.settings()
         self.node_id = clock.token(8).hex()
-        me = member(
-            app_id=self.app_id,
-            namespace=self.namespace,
-            node=self.node_id,
-            registry=self.registry,
-            actor_types=tuple(spec.name or actor_type(spec.cls) for spec in self.actor_specs),
-        )
-        self._placement = await EmbeddedPlacement.start(
-            self.store.lease("placement"), me, clock, settings.partitions
+        self._listen()
+
+        def introduce(address: str) -> Member:
+            return member(
+                app_id=self.app_id,
+                namespace=self.namespace,
+                node=self.node_id,
+                registry=self.registry,
+                address=address,
+                actor_types=tuple(spec.name or actor_type(spec.cls) for spec in self.actor_specs),
+                weight=self.options.cluster.weight,
+                http=self._told_url(address),
+            )
+
+        self._membership = await join(
+            self.store,
+            introduce,
+            clock,
+            settings.partitions,
+            host=self.options.host,
+            options=self.options.cluster,
         )
         self.runtime = Runtime(
             app_id=self.app_id,
@@ -128,11 +151,12 @@ class Node:
             store=self.store,
             partitions=settings.partitions,
             clock=clock,
-            placement=self._placement.client,
+            placement=self._membership.client,
             options=self.options.runtime,
         )
+        self._membership.connect(self.runtime)
         bind(self)
-        if self.options.http_port is not None:
+        if self._sockets:
             # Late: half of the time that importing perdure takes would be aiohttp's. But not while the watchdog looks.
             from perdure.sidecar.server import HttpServer
         # Before the first user code can run: that of what is recovered.
@@ -146,16 +170,41 @@ class Node:
             )
             self._watchdog.start()
         await self.runtime.start()
-        if self.options.http_port is not None:
-            self._server = HttpServer(
-                self, self.options.host, self.options.http_port, api_token=self.options.api_token
-            )
-            await self._server.start()
-            announce = getattr(self.store, "announce", None)
-            if announce is not None:
-                announce(self._server.url)
+        if self._sockets:
+            await self._serve_http(HttpServer)
         self._not_ready = None
         log.info("node.ready", extra=fields(node=self.node_id, app=self.app_id, url=self.url))
+
+    def _listen(self) -> None:
+        """Takes the HTTP address: other nodes are told of it before it is served."""
+        options = self.options
+        if options.http_socket is not None:
+            self._sockets = [options.http_socket]
+        elif options.http_port is not None:
+            try:
+                self._sockets = bound(options.host, options.http_port)
+            except OSError as error:
+                reason = error.strerror or error
+                raise ConfigurationError(
+                    f"cannot listen on {options.host}:{options.http_port}: {reason}"
+                ) from error
+
+    def _told_url(self, address: str) -> str:
+        """Where others reach this node's HTTP: on the host of its links, if it listens on all."""
+        if not self._sockets:
+            return ""
+        port = self._sockets[0].getsockname()[1]
+        if not address or self.options.host not in EVERYWHERE:
+            return local_url(self.options.host, port)
+        return f"http://{join_address(split_address(address, 'the address')[0], port)}"
+
+    async def _serve_http(self, server: type[HttpServer]) -> None:
+        options = self.options
+        self._server = server(self, options.host, api_token=options.api_token, listeners=self._sockets)
+        await self._server.start()
+        announce = getattr(self.store, "announce", None)
+        if announce is not None:
+            announce(self._server.url)
 
     async def stop(self, *, drain_seconds: float | None = None) -> None:
         """Not ready, no new work; running activities have the drain time; what they answer is committed; every
@@ -164,16 +213,20 @@ class Node:
             return
         self._not_ready = "the node is stopping"
         drain = self.options.drain_seconds if drain_seconds is None else drain_seconds
+        if self._membership is not None and drain:
+            await self._membership.retire(within=min(drain, RETIRE_SECONDS))
         runtime = getattr(self, "runtime", None)
         if runtime is not None:
             await runtime.stop(drain=drain)
         if self._server is not None:
             await self._server.stop()
+        for one in self._sockets:
+            one.close()
         if self._watchdog is not None:
             self._watchdog.stop()
-        if self._placement is not None:
-            await self._placement.leave()
-            await self._placement.stop()
+        if self._membership is not None:
+            await self._membership.leave()
+            await self._membership.stop()
         if self._own_store:
             await self.store.close()
         self._not_ready = "the node has stopped"
@@ -256,7 +309,7 @@ class Node:
             handovers(table, self.node_id, {key: owned.fence for key, owned in runtime.host.owned.items()})
             if table is not None
             else [],
-            self._placement is not None and self._placement.leader.leading,
+            self._membership is not None and self._membership.leading,
         )
 
     async def cluster(self) -> ClusterView:

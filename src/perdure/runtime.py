@@ -141,6 +141,8 @@ def member(
     registry: Registry,
     address: str = "",
     actor_types: tuple[str, ...] = (),
+    weight: int = 1,
+    http: str = "",
 ) -> Member:
     """What a node of this app says of itself."""
     return Member(
@@ -151,4 +153,6 @@ def member(
         actor_types=(workflow_type(namespace, app_id), *actor_types),
         workflows=tuple(sorted(registry.workflows)),
         activities=tuple(sorted(registry.activities)),
+        weight=weight,
+        http=http,
     )
