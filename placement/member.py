@@ -5,6 +5,13 @@ from __future__ import annotations
 import msgspec
 
 
+class Limit(msgspec.Struct, frozen=True, array_like=True):
+    """How many of one activity of the node's app may run at a time in the whole cluster."""
+
+    name: str
+    most: int
+
+
 class Member(msgspec.Struct, frozen=True):
     """One node, in one incarnation."""
 
@@ -23,3 +30,5 @@ class Member(msgspec.Struct, frozen=True):
     weight: int = 1
     #: The URL of its HTTP API; empty without one.
     http: str = ""
+    #: Of which of its activities only so many may run at a time in the whole cluster.
+    limits: tuple[Limit, ...] = ()

@@ -36,6 +36,8 @@ class Table(msgspec.Struct, frozen=True):
     formers: dict[str, tuple[str | None, ...]]
     #: Where the service that made this table is reached; empty in an embedded process.
     leader: str = ""
+    #: Nodes that are none of the members may still run limited activities by shares they had.
+    loose: bool = False
 
     @property
     def name(self) -> Fence:
@@ -59,7 +61,12 @@ class Table(msgspec.Struct, frozen=True):
 
     def same_placement(self, other: Table) -> bool:
         """Whether the two differ in nothing but their name and who made them."""
-        return self.members == other.members and self.owners == other.owners and self.fences == other.fences
+        return (
+            self.members == other.members
+            and self.owners == other.owners
+            and self.fences == other.fences
+            and self.loose == other.loose
+        )
 
     def held(self, node: str) -> dict[TypePartition, Fence]:
         """All that a node owns, each with its fence."""
@@ -90,6 +97,7 @@ def assign(
     *,
     renew: Collection[TypePartition] = (),
     leader: str = "",
+    loose: bool = False,
 ) -> Table:
     """The table for these members, with the fewest moves from the previous one that balance allows.
 
@@ -120,7 +128,7 @@ def assign(
         actor_type: _formers(actor_type, row, fences[actor_type], previous, present)
         for actor_type, row in owners.items()
     }
-    return Table(term, epoch, partitions, present, owners, fences, formers, leader)
+    return Table(term, epoch, partitions, present, owners, fences, formers, leader, loose)
 
 
 def _owners(
@@ -224,6 +232,7 @@ class _Wire(msgspec.Struct, array_like=True, tag="table-1"):
     fences: dict[str, list[int]]
     #: 0 for none, else the node's number + 1.
     formers: dict[str, list[int]]
+    loose: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -250,6 +259,7 @@ def encode(table: Table) -> bytes:
             {key: [node_index[owner] for owner in row] for key, row in sorted(table.owners.items())},
             {key: [name_index[fence] for fence in row] for key, row in sorted(table.fences.items())},
             {key: [former_index[node] for node in row] for key, row in sorted(table.formers.items())},
+            table.loose,
         )
     )
 
@@ -268,7 +278,9 @@ def decode(data: bytes) -> Table:
     except (msgspec.DecodeError, ValueError, IndexError) as error:
         raise CorruptState(f"The placement table cannot be read: {error}") from error
     members = {member.node: member for member in wire.members}
-    return Table(wire.term, wire.epoch, wire.partitions, members, owners, fences, formers, wire.leader)
+    return Table(
+        wire.term, wire.epoch, wire.partitions, members, owners, fences, formers, wire.leader, wire.loose
+    )
 
 
 def _pick(row: list[int], values: list[T], size: int) -> tuple[T, ...]:
