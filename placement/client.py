@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Collection
 
 from perdure.clock import Cancellable, Clock
-from perdure.errors import Unavailable
+from perdure.errors import ConfigurationError, Unavailable
 from perdure.logs import fields
 from perdure.placement.member import Member
 from perdure.placement.messages import (
@@ -19,6 +19,7 @@ from perdure.placement.messages import (
     Message,
     Pulse,
     Redirect,
+    Refused,
     Renew,
     TableUpdate,
 )
@@ -35,6 +36,12 @@ TableCallback = Callable[[Table | None, Table], object]
 Locate = Callable[[], Awaitable[str]]
 
 _FIRST_RECONNECT = 0.05
+#: Redirects in a row that are followed at once.
+_REDIRECTS = 3
+#: Attempts in a row after which it is news that placement cannot be reached.
+_NEWS = 3
+#: Seconds between two logs of the same trouble.
+_LOG_EVERY = 10.0
 
 
 class PlacementClient:
@@ -65,6 +72,11 @@ class PlacementClient:
         self._line: _Line | None = None
         self._leader = ""
         self._failures = 0
+        self._redirects = 0
+        self._logged_at = -math.inf
+        #: Why placement refuses this node as it is; empty: it does not.
+        self._refusal = ""
+        self._word_came_at = -math.inf
         self._heard_at = -math.inf
         self._asked_at = -math.inf
         #: The newest table of placement's last word, and when the node asked for that word.
@@ -105,6 +117,10 @@ class PlacementClient:
             return self._in_table and self._vouched()
         return self._clock.monotonic() <= self._fresh_until
 
+    def led(self, within: float) -> bool:
+        """Whether a leader that can vouch for itself has answered within so many seconds."""
+        return self._clock.monotonic() - self._word_came_at <= within
+
     def on_table(self, callback: TableCallback) -> Callable[[], None]:
         """Calls back at each newer table, after `table` shows it. Returns how to end that."""
         self._callbacks.append(callback)
@@ -119,8 +135,11 @@ class PlacementClient:
                 self._timer = self._clock.call_later(self._options.heartbeat, self._beat)
 
     async def joined(self) -> Table:
-        """The table, as soon as it has this node. `Unavailable` when the client is stopped before."""
+        """The table, as soon as it has this node. `ConfigurationError` when placement refuses the node as it is,
+        `Unavailable` when the client is stopped before."""
         while self._table is None or not self._in_table:
+            if self._refusal:
+                raise ConfigurationError(f"placement refuses this node: {self._refusal}")
             if not self._running:
                 raise Unavailable("the node has left placement")
             waiter = asyncio.get_running_loop().create_future()
@@ -142,6 +161,18 @@ class PlacementClient:
         """Asks for new fences for partitions of this node: the store has lost writes, or their fences. To be
         repeated until a table brings them."""
         self._send(Renew(self.node, tuple(held)))
+
+    def reconnect(self) -> None:
+        """Looks for the leader anew, at once."""
+        if self._running:
+            if self._retry is not None:
+                self._retry.cancel()
+            line, self._line = self._line, None
+            if line is not None and line.session is not None:
+                line.session.close()
+            self._leader = ""
+            self._failures = 0
+            self._reconnect(0.0)
 
     def leave(self) -> None:
         """Says that this node has stopped all its work, and stops."""
@@ -177,9 +208,8 @@ class PlacementClient:
                 address = await self._locate()
             session = await self._connect(address, line)
         except Exception as error:  # noqa: BLE001 - whatever a link fails with, the node has to come back
-            _log.info(
-                "placement unreachable", extra=fields(node=self.node, address=address, error=str(error))
-            )
+            if line is self._line and self._failures >= _NEWS:
+                self._log_trouble("placement unreachable", address=address, error=str(error))
             self._lost(line)
             return
         if line is not self._line:
@@ -189,7 +219,13 @@ class PlacementClient:
         self._heard_at = self._clock.monotonic()
         self._hello()
 
-    def _lost(self, line: _Line) -> None:
+    def _log_trouble(self, event: str, **about: str) -> None:
+        now = self._clock.monotonic()
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            _log.warning(event, extra=fields(node=self.node, **about))
+
+    def _lost(self, line: _Line, *, redirected: bool = False) -> None:
         if line is not self._line:
             return
         if line.session is not None:
@@ -199,6 +235,10 @@ class PlacementClient:
             return
         # Who was led here by a redirect asks anew when that leads nowhere.
         self._leader = ""
+        if redirected and self._redirects < _REDIRECTS:
+            self._redirects += 1
+            self._reconnect(0.0)
+            return
         delay = min(_FIRST_RECONNECT * 2**self._failures, self._options.reconnect_limit)
         self._failures = min(self._failures + 1, 16)
         # Nodes that lost one leader together must not come back all at once.
@@ -210,7 +250,7 @@ class PlacementClient:
 
     def _hello(self) -> None:
         self._asked_at = self._clock.monotonic()
-        self._send(Hello(self._member))
+        self._send(Hello(self._member, applied=self._applied))
 
     def _beat(self) -> None:
         self._timer = self._clock.call_later(self._options.heartbeat, self._beat)
@@ -222,9 +262,13 @@ class PlacementClient:
             # Half open: to the system the link stands, but nothing comes.
             self._lost(line)
             return
-        self._send(Heartbeat(self.node, now, self._table.name if self._table is not None else Fence(0, 0)))
+        self._send(Heartbeat(self.node, now, self._applied))
         if now - self._asked_at >= self._options.rejoin and not self._announced():
             self._hello()
+
+    @property
+    def _applied(self) -> Fence:
+        return self._table.name if self._table is not None else Fence(0, 0)
 
     def _announced(self) -> bool:
         return self._table is not None and self._table.members.get(self.node) == self._member
@@ -237,17 +281,27 @@ class PlacementClient:
         self._heard_at = self._clock.monotonic()
         match message:
             case TableUpdate(table=table):
-                self._failures = 0
+                self._failures = self._redirects = 0
                 self._apply(table)
             case Pulse(newest=newest, at=at):
-                self._failures = 0
+                self._failures = self._redirects = 0
+                self._word_came_at = self._heard_at
                 self._word = max(self._word, (Fence(*newest), at))
                 self._believe()
             case Redirect(address=address):
-                self._lost(line)
+                self._lost(line, redirected=address != "")
                 self._leader = address
+            case Refused(reason=reason):
+                self._refused(reason)
             case _:
                 _log.warning("placement message ignored", extra=fields(kind=type(message).__name__))
+
+    def _refused(self, reason: str) -> None:
+        """It is asked again from time to time: the reason may be of the moment, such as a twin."""
+        if reason != self._refusal:
+            _log.error("placement refuses this node", extra=fields(node=self.node, reason=reason))
+        self._refusal = reason
+        self._wake()
 
     def _apply(self, table: Table) -> None:
         old = self._table
@@ -267,6 +321,7 @@ class PlacementClient:
             except Exception:  # noqa: BLE001 - one listener's fault must not keep the table from the others
                 _log.exception("table callback failed", extra=fields(node=self.node))
         if self._in_table:
+            self._refusal = ""
             self._wake()
 
     def _believe(self) -> None:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from perdure.clock import Cancellable, Clock
 from perdure.errors import CorruptState, StoreError, StoreUnavailable
 from perdure.logs import fields
-from perdure.placement.messages import Bye, Heartbeat, Hello, Message, Pulse, Redirect, Renew, TableUpdate
+from perdure.placement.admission import refusal
+from perdure.placement.messages import (
+    Bye,
+    Heartbeat,
+    Hello,
+    Message,
+    Pulse,
+    Redirect,
+    Refused,
+    Renew,
+    TableUpdate,
+)
+from perdure.placement.observer import Observer
 from perdure.placement.options import PlacementOptions
-from perdure.placement.service import Action, PlacementService, Publish, StoreTable
+from perdure.placement.service import Action, Gone, PlacementService, Publish, StoreTable
 from perdure.placement.session import Receiver, Session
 from perdure.placement.table import Table, decode, encode
-from perdure.statestore.contract import Lease
+from perdure.statestore.contract import ExpiringLease, Lease
 
 _log = logging.getLogger("perdure.placement")
 
@@ -31,6 +43,7 @@ class PlacementLeader:
         *,
         address: str = "",
         exclusive: bool = False,
+        observer: Observer | None = None,
         options: PlacementOptions | None = None,
     ) -> None:
         """`address`: where nodes reach this replica. `exclusive`: see `PlacementService`; also, such a lease is
@@ -40,9 +53,20 @@ class PlacementLeader:
         self._partitions = partitions
         self._address = address
         self._exclusive = exclusive
+        self._observer = observer or Observer()
         self._options = options or PlacementOptions()
+        #: Asked before each try to take the lease: whether another is known to lead.
+        self.led: Callable[[], bool] = lambda: False
+        #: Called when this replica begins to lead.
+        self.on_lead: Callable[[], object] = lambda: None
         self._service: PlacementService | None = None
         self._pending: Table | None = None
+        self._pending_since = 0.0
+        #: What is wrong with the store, as far as it was logged.
+        self._trouble = ""
+        #: Where the leader was when the store was last asked, and when that was.
+        self._located = ("", -math.inf)
+        self._locating: asyncio.Task[str] | None = None
         #: When the last write that the store accepted was begun: from then on the lease stood.
         self._proven_at = -math.inf
         self._wake = asyncio.Event()
@@ -65,21 +89,42 @@ class PlacementLeader:
         return self._exclusive or self._clock.monotonic() - self._proven_at <= self._options.confirm_within
 
     @property
+    def term(self) -> int | None:
+        """The term under which this replica leads; None while it does not."""
+        return self._service.term if self._service is not None and not self._service.ended else None
+
+    @property
     def table(self) -> Table | None:
         """The newest table that it stored and published; None while it does not lead."""
         return self._service.table if self._service is not None else None
 
     async def run(self) -> None:
-        """Leads whenever the lease can be had, until `stop`."""
+        """Leads whenever the lease can be had, until `stop`. While another is known to lead (`led`) the store is not
+        asked; else at most once in `acquire` seconds, more or less, as standbys had better not all ask at once."""
         while not self._stopped:
-            try:
-                if await self.acquire():
-                    await self.lead()
-            except StoreError as error:
-                _log.warning("placement store failed", extra=fields(error=str(error)))
+            delay = self._options.tick
+            if not self.led():
+                try:
+                    if await self.acquire():
+                        await self.lead()
+                    self._store_answers()
+                except StoreError as error:
+                    self._store_troubles(error)
+                delay = self._options.acquire * (0.75 + self._clock.token(1)[0] / 510)
             if not self._stopped:
                 self._wake.clear()
-                await self._rest(self._options.acquire)
+                await self._rest(delay)
+
+    def _store_troubles(self, error: StoreError) -> None:
+        """A store that is away is asked several times a second, which is news only once."""
+        if self._trouble != str(error):
+            self._trouble = str(error)
+            _log.warning("placement store failed", extra=fields(error=self._trouble))
+
+    def _store_answers(self) -> None:
+        if self._trouble:
+            self._trouble = ""
+            _log.info("placement store answers again")
 
     async def acquire(self) -> bool:
         """Tries once to take the lease and to read the stored table; False when another leads."""
@@ -96,6 +141,7 @@ class PlacementLeader:
                 self._clock.monotonic(),
                 leader=self._address,
                 exclusive=self._exclusive,
+                lease_life=self._lease.life if isinstance(self._lease, ExpiringLease) else 0.0,
                 options=self._options,
             )
         except BaseException:
@@ -107,6 +153,7 @@ class PlacementLeader:
         )
         self._do(self._service.start())
         self._tick_soon()
+        self.on_lead()
         return True
 
     async def lead(self) -> None:
@@ -136,16 +183,36 @@ class PlacementLeader:
             timer.cancel()
 
     async def locate(self) -> str:
-        """The address of whoever leads now, or led last; empty if none is known."""
+        """The address of whoever leads now, or led last; empty if none is known. The store is asked by one at a
+        time, and not again within `tick` seconds."""
+        if self.term is not None:
+            return self._address
+        address, at = self._located
+        if self._clock.monotonic() - at < self._options.tick:
+            return address
+        if self._locating is None:
+            self._locating = self._clock.spawn(self._read_leader(), name="placement-locate")
+        return await asyncio.shield(self._locating)
+
+    async def _read_leader(self) -> str:
+        address = ""
         try:
             table = await self._stored_table()
-        except StoreError:
-            return ""
-        return table.leader if table is not None else ""
+            if table is not None and table.leader != self._address:
+                address = table.leader
+        except StoreError as error:
+            self._store_troubles(error)
+        finally:
+            self._locating = None
+        self._located = address, self._clock.monotonic()
+        return address
 
-    def accept(self, session: Session, *, resident: bool = False) -> Receiver:
-        """Takes a new link from a node; what the node sends goes to the receiver returned."""
-        peer = _Peer(self, session, resident)
+    def accept(
+        self, session: Session, *, resident: bool = False, apps: Collection[str] = frozenset()
+    ) -> Receiver:
+        """Takes a new link from a node; what the node sends goes to the receiver returned. `apps`: those that its
+        certificate is for, as `<namespace>/<app id>`; empty: any. A resident is trusted."""
+        peer = _Peer(self, session, resident, apps)
         self._peers[peer] = None
         return peer
 
@@ -163,23 +230,35 @@ class PlacementLeader:
                 self._clock.spawn(self._redirect(peer), name="placement-redirect")
             return
         match message:
-            case Hello(member=member):
-                self._bind(peer, member.node)
-                self._do(service.join(member, now, resident=peer.resident))
-            case Heartbeat(node=node, at=at, applied=applied):
-                self._bind(peer, node)
+            case Hello():
+                self._hello(peer, message, service, now)
+            case Heartbeat(node=node, at=at, applied=applied) if node == peer.node:
+                self._observer.heard()
                 self._do(service.heard(node, at, applied, now))
-            case Renew(node=node, held=held):
+            case Renew(node=node, held=held) if node == peer.node:
                 self._do(service.renew(node, held, now))
-            case Bye(node=node):
+            case Bye(node=node) if node == peer.node:
                 self._do(service.leave(node, now))
-            case _:
-                _log.warning("placement message ignored", extra=fields(kind=type(message).__name__))
+            case _ if not peer.refused:
+                # Its hello was lost, or it speaks for another: it may come again, and say who it is.
+                _log.warning(
+                    "placement message out of turn", extra=fields(kind=type(message).__name__, node=peer.node)
+                )
+                peer.session.close()
         self._tick_soon()
 
-    def _bind(self, peer: _Peer, node: str) -> None:
+    def _hello(self, peer: _Peer, hello: Hello, service: PlacementService, now: float) -> None:
+        node = hello.member.node
+        reason = None if peer.resident else refusal(hello, peer.apps) or _impostor(peer, hello, service)
+        peer.refused = reason is not None
+        if reason is not None:
+            self._observer.refused()
+            _log.warning("placement refuses a node", extra=fields(node=node, reason=reason))
+            peer.session.send(Refused(reason))
+            return
         peer.node = node
         self._by_node[node] = peer
+        self._do(service.join(hello.member, now, applied=hello.applied, resident=peer.resident))
 
     def _closed(self, peer: _Peer) -> None:
         self._peers.pop(peer, None)
@@ -189,8 +268,7 @@ class PlacementLeader:
             self._with(lambda service: service.link_closed(peer.node, self._clock.monotonic()))
 
     async def _redirect(self, peer: _Peer) -> None:
-        address = await self.locate()
-        peer.session.send(Redirect("" if address == self._address else address))
+        peer.session.send(Redirect(await self.locate()))
 
     # --- what to do about it ----------------------------------------------------------------------------------------
 
@@ -203,7 +281,12 @@ class PlacementLeader:
         for action in actions:
             if isinstance(action, StoreTable):
                 self._pending = action.table
+                self._pending_since = self._clock.monotonic()
                 self._wake.set()
+            elif isinstance(action, Gone):
+                self._observer.gone(action.reason)
+                level = logging.INFO if action.reason == "left" else logging.WARNING
+                _log.log(level, "placement member gone", extra=fields(node=action.node, reason=action.reason))
             elif isinstance(action, Publish):
                 self._publish(action.table)
             elif self.leading or not isinstance(action.message, Pulse):
@@ -229,7 +312,7 @@ class PlacementLeader:
     def _tick(self, due: float) -> None:
         self._ticker = None
         now = self._clock.monotonic()
-        self._with(lambda service: service.tick(now, now - due))
+        self._with(lambda service: service.tick(now, now - due, proven=self.leading))
 
     # --- the lease --------------------------------------------------------------------------------------------------
 
@@ -242,7 +325,7 @@ class PlacementLeader:
                     await self._prove(self._service, self._pending)
                 except StoreUnavailable as error:
                     # Whether it was written is not known: the same table again, as long as it takes.
-                    _log.warning("placement lease not proven", extra=fields(error=str(error)))
+                    self._store_troubles(error)
                     delay = self._options.tick
                 except StoreError as error:
                     _log.warning("placement leads no more", extra=fields(error=str(error)))
@@ -255,12 +338,16 @@ class PlacementLeader:
         if table is None:
             await self._lease.renew()
             self._proven_at = began
+            self._store_answers()
             return
         await self._lease.write(encode(table))
         self._proven_at = began
+        self._store_answers()
         if table is self._pending:
             self._pending = None
-            self._do(service.stored(table, self._clock.monotonic()))
+            now = self._clock.monotonic()
+            self._observer.stored(service.table, table, now - self._pending_since)
+            self._do(service.stored(table, now))
 
     async def _rest(self, delay: float) -> None:
         """Until there is something to do, at most for a time."""
@@ -295,14 +382,30 @@ class PlacementLeader:
             peer.session.close()
 
 
+def _impostor(peer: _Peer, hello: Hello, service: PlacementService) -> str | None:
+    """One link is one node's, and one node is one app's."""
+    member = hello.member
+    known = service.member(member.node)
+    if peer.node not in ("", member.node):
+        return f"on this link it has said that it is node {peer.node}"
+    if known is not None and (known.namespace, known.app_id) != (member.namespace, member.app_id):
+        return f"node {member.node} is of app {known.namespace}/{known.app_id}"
+    return None
+
+
 class _Peer:
     """The service's end of one link."""
 
-    def __init__(self, leader: PlacementLeader, session: Session, resident: bool) -> None:
+    def __init__(
+        self, leader: PlacementLeader, session: Session, resident: bool, apps: Collection[str]
+    ) -> None:
         self._leader = leader
         self.session = session
         self.resident = resident
+        self.apps = apps
+        #: Who it is; empty before its hello.
         self.node = ""
+        self.refused = False
 
     def received(self, message: Message) -> None:
         self._leader._received(self, message)

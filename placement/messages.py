@@ -22,6 +22,9 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
 
     member: Member
     protocol: int = PROTOCOL
+    #: The newest table that the node applied; (0, 0) for none. A leader that knows only older ones learns by it that
+    #: the store lost some.
+    applied: Fence = Fence(0, 0)
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag=True):
@@ -73,8 +76,14 @@ class Redirect(msgspec.Struct, frozen=True, tag=True):
     address: str
 
 
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """You cannot take part as you are: a mistake of whoever set you up. Hello again, once that is mended."""
+
+    reason: str
+
+
 FromNode = Hello | Heartbeat | Renew | Bye
-ToNode = TableUpdate | Pulse | Redirect
+ToNode = TableUpdate | Pulse | Redirect | Refused
 Message = FromNode | ToNode
 
 
@@ -83,8 +92,8 @@ class _TableFrame(msgspec.Struct, frozen=True, tag="TableUpdate"):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Hello | Heartbeat | Renew | Bye | _TableFrame | Pulse | Redirect]
-_decoder = msgspec.msgpack.Decoder(Hello | Heartbeat | Renew | Bye | _TableFrame | Pulse | Redirect)
+_Frame = Hello | Heartbeat | Renew | Bye | _TableFrame | Pulse | Redirect | Refused
+_decoder: msgspec.msgpack.Decoder[_Frame] = msgspec.msgpack.Decoder(_Frame)
 
 
 def encode(message: Message) -> bytes:

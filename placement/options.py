@@ -25,18 +25,28 @@ class PlacementOptions:
     word: float = 0.4
     #: How often a node says that it lives; each time placement answers with its word.
     heartbeat: float = 0.15
-    #: How often a leader proves that its lease still stands.
-    confirm: float = 1.0
-    #: After how long without that proof a leader gives its word no more.
-    confirm_within: float = 3.0
+    #: How often a leader renews its lease, which proves that it still stands.
+    confirm: float = 0.5
+    #: After how long without that proof a leader gives its word no more, and takes nobody for dead. With `word` it is
+    #: to stay below the life of a lease that expires: then nobody believes the last leader when the next one begins.
+    confirm_within: float = 1.5
     #: How often a node that is not in the table asks to be.
     rejoin: float = 1.0
     #: How often the service looks for the dead.
     tick: float = 0.1
-    #: How often a standby tries to take the lease.
+    #: How often a standby tries to take the lease, more or less.
     acquire: float = 0.5
     #: The longest wait between two attempts to reach placement.
-    reconnect_limit: float = 2.0
+    reconnect_limit: float = 1.0
+    #: How long a node may begin limited activities after placement last confirmed its share.
+    share: float = 5.0
+    #: How long what a node runs may go on after its share has ended: the share of one that has fallen silent goes to
+    #: others after that. Activities that may take longer need more.
+    share_grace: float = 60.0
+    #: How often shares are reconsidered where they are short.
+    rebalance: float = 0.3
+    #: How long a node keeps its share where fewer may run than nodes want to.
+    turn: float = 2.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -45,10 +55,22 @@ class PlacementOptions:
         self._below("heartbeat", self.heartbeat, "word / 2", self.word / 2)
         self._below("word", self.word, "link_grace", self.link_grace)
         self._below("word", self.word, "silence", self.silence)
-        self._below("confirm", self.confirm, "confirm_within", self.confirm_within)
+        self._below("confirm", self.confirm, "confirm_within / 2", self.confirm_within / 2)
         self._below(
             "confirm_within + word", self.confirm_within + self.word, "takeover_grace", self.takeover_grace
         )
+
+        self._below("reconnect_limit", self.reconnect_limit, "takeover_grace / 3", self.takeover_grace / 3)
+        self._below("heartbeat", self.heartbeat, "share / 4", self.share / 4)
+
+    def former_leader_grace(self, life: float) -> float:
+        """How long a new leader waits for the node that the last one ran in, which most likely died with it.
+
+        That node may still believe its own leader's word. Of a lease that passes on by expiring, and not before `life`
+        seconds without renewal, the next leader knows that this word is over. Any other lease (0: it may pass on at
+        once, as when a connection breaks) leaves the last leader up to `confirm_within` to find out."""
+        word = self.confirm_within + self.word
+        return self.link_grace if word < life else max(self.link_grace, word)
 
     @staticmethod
     def _below(name: str, value: float, bound: str, limit: float) -> None:

@@ -7,16 +7,21 @@ the store has it: what a node has seen, the next leader knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import msgspec
 
 from perdure.errors import ConfigurationError
 from perdure.placement.member import Member
-from perdure.placement.messages import Pulse, TableUpdate, ToNode
+from perdure.placement.messages import Pulse, Refused, TableUpdate, ToNode
 from perdure.placement.options import PlacementOptions
 from perdure.placement.table import Table, assign, takes_from_members
 from perdure.statestore.contract import Fence, TypePartition
+
+#: The name of no table.
+NONE = Fence(0, 0)
+#: Seconds after which it is forgotten that a node waits for the address of another.
+_DOUBLE_FORGOTTEN = 60.0
 
 
 class StoreTable(msgspec.Struct, frozen=True):
@@ -39,13 +44,22 @@ class Send(msgspec.Struct, frozen=True):
     message: ToNode
 
 
-Action = StoreTable | Publish | Send
+class Gone(msgspec.Struct, frozen=True):
+    """A member is out of the tables to come. Nothing has to be done about it, but to be told."""
+
+    node: str
+    #: "left", "closed" (its link), "silent", "absent" (after a change of leader), "replaced" (by its next incarnation)
+    #: or "aside" (it was told to be).
+    reason: str
+
+
+Action = StoreTable | Publish | Send | Gone
 
 
 class _Seat:
     """One member as the service sees it."""
 
-    __slots__ = ("aside", "awaited", "deadline", "member", "word_at")
+    __slots__ = ("aside", "awaited", "closed", "deadline", "heard_at", "member", "sent_at", "word_at")
 
     def __init__(self, member: Member, deadline: float, *, awaited: bool = False) -> None:
         self.member = member
@@ -53,10 +67,21 @@ class _Seat:
         self.deadline = deadline
         #: A member of the stored table that has not come to this leader yet.
         self.awaited = awaited
-        #: Out as soon as its last word is no longer believed.
-        self.aside = False
+        #: Out as soon as its last word is no longer believed: why.
+        self.aside = ""
+        #: Its link is gone.
+        self.closed = False
+        #: When it last said anything to this leader.
+        self.heard_at = -math.inf
         #: When it was last given placement's word.
         self.word_at = -math.inf
+        #: When it was last sent the newest table.
+        self.sent_at = -math.inf
+
+    @property
+    def reason(self) -> str:
+        """Why it is dead, if it is."""
+        return self.aside or ("absent" if self.awaited else "closed" if self.closed else "silent")
 
 
 class PlacementService:
@@ -71,10 +96,11 @@ class PlacementService:
         *,
         leader: str = "",
         exclusive: bool = False,
+        lease_life: float = 0.0,
         options: PlacementOptions | None = None,
     ) -> None:
         """`previous` is the stored table. `exclusive`: the lease shows that no other process can be working on
-        this store, so all members of the stored table are gone."""
+        this store, so all members of the stored table are gone. `lease_life`: see `ExpiringLease`; 0 for others."""
         if previous is not None and previous.partitions != partitions:
             raise ConfigurationError(
                 f"the stored placement table has {previous.partitions} partitions, the store {partitions}"
@@ -85,6 +111,11 @@ class PlacementService:
         self._previous = previous
         self._leader = leader
         self._exclusive = exclusive
+        self._began = now
+        #: Nodes know a table that the store has lost.
+        self._rolled_back = self._renew_all = False
+        #: Since when a node that has another's address waits to hear which of the two lives.
+        self._doubles: dict[str, float] = {}
         self._table: Table | None = None
         self._writing: Table | None = None
         self._renew: set[TypePartition] = set()
@@ -94,15 +125,25 @@ class PlacementService:
         self._ended = False
         self._seats: dict[str, _Seat] = {}
         if previous is not None and not exclusive:
-            deadline = now + self._options.takeover_grace
-            self._seats = {
-                node: _Seat(member, deadline, awaited=True) for node, member in previous.members.items()
-            }
+            grace = self._options.takeover_grace
+            with_leader = self._options.former_leader_grace(lease_life)
+            for node, member in previous.members.items():
+                died = member.address == previous.leader != ""
+                self._seats[node] = _Seat(member, now + (with_leader if died else grace), awaited=True)
+
+    @property
+    def term(self) -> int:
+        return self._term
 
     @property
     def table(self) -> Table | None:
         """The newest table that is stored under this term; None before the first."""
         return self._table
+
+    def member(self, node: str) -> Member | None:
+        """What a member, or one that is on its way in or out, said of itself."""
+        seat = self._seats.get(node)
+        return seat.member if seat is not None else None
 
     @property
     def ended(self) -> bool:
@@ -132,17 +173,23 @@ class PlacementService:
             )
         return self._store(table)
 
-    def join(self, member: Member, now: float, *, resident: bool = False) -> list[Action]:
+    def join(
+        self, member: Member, now: float, *, applied: Fence = NONE, resident: bool = False
+    ) -> list[Action]:
         """A node says hello: for the first time, after a lost link, to a new leader, or because what it hosts has
-        changed. A resident lives in the service's own process: only its leaving ends it."""
+        changed. `applied`: its newest table. A resident lives in the service's own process: only its leaving ends
+        it."""
         if self._ended:
             return []
         seat = self._seats.get(member.node)
         if seat is not None and seat.aside:
             return []
+        self._notice_rollback(applied)
         if seat is None or seat.member != member:
+            refusal = self._double(member, now)
+            if refusal is not None:
+                return refusal
             self._changed = True
-            self._retire_predecessor(member, now)
         if seat is None:
             seat = self._seats[member.node] = _Seat(member, 0.0)
         seat.member = member
@@ -150,23 +197,59 @@ class PlacementService:
         seat.deadline = math.inf if resident else now + self._options.silence
         actions = self._propose(now)
         if self._table is not None and self._table.members.get(member.node) == member:
-            actions.append(Send(member.node, TableUpdate(self._table)))
+            actions.append(self._tell(seat, self._table, now))
         return actions
 
+    def _tell(self, seat: _Seat, table: Table, now: float) -> Send:
+        seat.sent_at = now
+        return Send(seat.member.node, TableUpdate(table))
+
     def _back(self, seat: _Seat, now: float) -> None:
-        """A member has come over from the last leader, whose word it may believe for a while yet."""
+        """A member is there; it may have come over from the last leader, whose word it may believe for a while yet."""
+        seat.closed = False
+        seat.heard_at = now
         if seat.awaited:
             seat.awaited = False
             self._quiet_until = max(self._quiet_until, now + self._options.word)
 
-    def _retire_predecessor(self, member: Member, now: float) -> None:
-        """A process that is back at its address under another name has lost its former self: waiting for that one
-        to die would move its partitions twice. One whose link stands is left alone: two nodes that announce one
-        address by mistake would drive each other out for ever."""
-        for node, seat in self._seats.items():
-            silent = seat.awaited or seat.deadline <= now + self._options.link_grace
-            if silent and node != member.node and seat.member.address == member.address != "":
-                self._set_aside(seat, now)
+    def _double(self, member: Member, now: float) -> list[Action] | None:
+        """What to say to a node that comes with the address of another member; None: there is no other, or it is
+        gone.
+
+        A process that is back at its address under another name has lost its former self: waiting for that one to
+        die would move its partitions twice. But two nodes that announce one address by mistake would drive each
+        other out for ever: where the first says anything after the second came, the second is refused."""
+        for seat in self._same_address(member):
+            since = self._doubles.setdefault(member.node, now)
+            if not seat.awaited and seat.heard_at > since:
+                reason = (
+                    f"its address {member.address} is that of node {seat.member.node}, which lives: every node needs "
+                    "an address of its own"
+                )
+                return [Send(member.node, Refused(reason))]
+            if not seat.awaited and seat.deadline > now + self._options.link_grace:
+                return []
+        self._doubles.pop(member.node, None)
+        for seat in self._same_address(member):
+            self._set_aside(seat, "replaced", now)
+        return None
+
+    def _same_address(self, member: Member) -> Iterator[_Seat]:
+        if member.address:
+            for node, seat in self._seats.items():
+                if node != member.node and seat.member.address == member.address:
+                    yield seat
+
+    def _notice_rollback(self, applied: Fence) -> None:
+        """A node that knows a table newer than the one found in the store, and older than this leader: the store
+        has lost it. What it moved is fenced by names that the older table does not know, and nodes may believe in
+        it: everything gets a new fence, once nobody believes any last leader."""
+        found = self._previous.name if self._previous is not None else NONE
+        if self._rolled_back or self._exclusive or not found < applied < Fence(self._term, 0):
+            return
+        self._rolled_back = self._renew_all = self._changed = True
+        over = self._began + self._options.confirm_within + self._options.word
+        self._quiet_until = max(self._quiet_until, over)
 
     def heard(self, node: str, at: float, applied: Fence, now: float) -> list[Action]:
         """A node's heartbeat, with its own time and the newest table that it applied."""
@@ -174,21 +257,22 @@ class PlacementService:
             return []
         seat = self._seats.get(node)
         if seat is None:
-            # It sees that it is out, and says hello.
-            return [Send(node, TableUpdate(self._table))]
+            # It sees that it is out, and says hello; until it is in, again and again.
+            return [Send(node, TableUpdate(self._table))] if applied < self._table.name else []
         if seat.aside:
             return []
-        actions: list[Action] = []
-        if seat.awaited:
-            self._back(seat, now)
-            actions += self._propose(now)
+        self._notice_rollback(applied)
+        back = seat.awaited
+        self._back(seat, now)
+        actions = self._propose(now) if back else []
         seat.deadline = max(seat.deadline, now + self._options.silence)
         if self._writing is not None and node not in self._writing.members:
             # It was dead, and is back too late: the table that takes all it has is on its way.
             return actions
         seat.word_at = now
-        if applied < self._table.name:
-            actions.append(Send(node, TableUpdate(self._table)))
+        if applied < self._table.name and now - seat.sent_at >= 2 * self._options.heartbeat:
+            # Not because this heartbeat and the table crossed: the table was lost, or is slow.
+            actions.append(self._tell(seat, self._table, now))
         actions.append(Send(node, Pulse(self._table.name, at)))
         return actions
 
@@ -196,25 +280,27 @@ class PlacementService:
         """The node's link is gone; it has a moment to come back."""
         seat = self._seats.get(node)
         if seat is not None:
+            seat.closed = True
             seat.deadline = min(seat.deadline, now + self._options.link_grace)
         return []
 
     def leave(self, node: str, now: float) -> list[Action]:
         """A node that has stopped all work goes."""
-        if self._seats.pop(node, None) is not None:
-            self._changed = True
-        return self._propose(now)
+        if self._seats.pop(node, None) is None:
+            return self._propose(now)
+        self._changed = True
+        return [Gone(node, "left"), *self._propose(now)]
 
     def set_aside(self, node: str, now: float) -> list[Action]:
         """Takes a node out although its link stands: it gets no more words, and is out when the last one is no
         longer believed. It may join again after that."""
         seat = self._seats.get(node)
         if seat is not None:
-            self._set_aside(seat, now)
+            self._set_aside(seat, "aside", now)
         return self.tick(now)
 
-    def _set_aside(self, seat: _Seat, now: float) -> None:
-        seat.aside = True
+    def _set_aside(self, seat: _Seat, reason: str, now: float) -> None:
+        seat.aside = reason
         seat.deadline = min(seat.deadline, max(now, seat.word_at + self._options.word))
 
     def renew(self, node: str, held: Collection[TypePartition], now: float) -> list[Action]:
@@ -225,17 +311,22 @@ class PlacementService:
             self._renew |= owned
         return self._propose(now)
 
-    def tick(self, now: float, late: float = 0.0) -> list[Action]:
+    def tick(self, now: float, late: float = 0.0, *, proven: bool = True) -> list[Action]:
         """Removes the dead. `late`: by how much this call comes after its time; while the service itself stood still
-        it could hear nobody, so that is not held against them."""
+        it could hear nobody, so that is not held against them. `proven`: whether the leadership is; without that
+        nobody is taken for dead, as no table could say so, and another leader may hear them."""
         if late > self._options.link_grace / 4:
             for seat in self._seats.values():
                 seat.deadline += late
-        dead = [node for node, seat in self._seats.items() if seat.deadline <= now]
-        for node in dead:
-            del self._seats[node]
+        dead = [seat for seat in self._seats.values() if seat.deadline <= now] if proven else []
+        for seat in dead:
+            del self._seats[seat.member.node]
             self._changed = True
-        return self._propose(now)
+        self._doubles = {
+            node: since for node, since in self._doubles.items() if now - since < _DOUBLE_FORGOTTEN
+        }
+        gone = [Gone(seat.member.node, seat.reason) for seat in dead]
+        return [*gone, *self._propose(now)]
 
     def stored(self, table: Table, now: float) -> list[Action]:
         """The store has the table."""
@@ -245,6 +336,8 @@ class PlacementService:
         if self._waits_for_words and takes_from_members(self._table, table):
             self._quiet_until = now + self._options.word
         self._table = table
+        for seat in self._seats.values():
+            seat.sent_at = now
         return [Publish(table), *self._propose(now)]
 
     @property
@@ -271,6 +364,9 @@ class PlacementService:
         members = [seat.member for seat in self._seats.values()]
         self._changed = False
         renew, self._renew = self._renew, set()
+        if self._renew_all and base is not None:
+            renew = {TypePartition(name, number) for name in base.owners for number in range(base.partitions)}
+        self._renew_all = False
         table = assign(
             members,
             base,

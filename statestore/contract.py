@@ -215,6 +215,16 @@ class Lease(Protocol):
 
 
 @runtime_checkable
+class ExpiringLease(Protocol):
+    """An ability that a lease may have besides: it passes on only when its holder gives it back, or has not renewed
+    it (by `acquire`, `write` or `renew`) for a time."""
+
+    @property
+    def life(self) -> float:
+        """Seconds after its last renewal for which it surely stands."""
+
+
+@runtime_checkable
 class StateStore(Protocol):
     """See the module's docstring for the rules that all methods share."""
 

@@ -10,10 +10,20 @@ from typing import Any
 
 import pytest
 
-from perdure.errors import Unavailable
+from perdure.errors import ConfigurationError, Unavailable
 from perdure.placement.client import PlacementClient
 from perdure.placement.member import Member
-from perdure.placement.messages import Bye, Heartbeat, Hello, Message, Pulse, Redirect, Renew, TableUpdate
+from perdure.placement.messages import (
+    Bye,
+    Heartbeat,
+    Hello,
+    Message,
+    Pulse,
+    Redirect,
+    Refused,
+    Renew,
+    TableUpdate,
+)
 from perdure.placement.session import Receiver, Session
 from perdure.placement.table import Table, assign
 from perdure.statestore.contract import Fence, TypePartition
@@ -219,11 +229,11 @@ def test_a_lost_link_is_replaced_at_once_then_with_back_off(rig: Rig) -> None:
     gaps = [later - earlier for earlier, later in zip([lost, *rig.attempts], rig.attempts, strict=False)]
     assert gaps[0] <= 0.05
     assert sum(gaps[:4]) < 1.0
-    assert max(gaps) <= 2.0
-    assert gaps[-1] == pytest.approx(2.0)
+    assert max(gaps) <= 1.0 + 1e-9
+    assert gaps[-1] == pytest.approx(1.0)
     rig.away = False
-    rig.clock.advance(2.0)
-    assert rig.link.sent[0] == Hello(ME)
+    rig.clock.advance(1.0)
+    assert rig.link.sent[0] == Hello(ME, applied=Fence(1, 1))
 
 
 def test_what_an_earlier_link_still_brings_is_not_heard(rig: Rig) -> None:
@@ -254,11 +264,72 @@ def test_a_redirect_is_followed_and_forgotten_when_it_leads_nowhere(rig: Rig) ->
     assert rig.link.address == "home"
 
 
+def test_redirects_are_followed_at_once_but_not_in_circles(rig: Rig) -> None:
+    began, count = rig.clock.time, len(rig.links)
+    for number in range(3):
+        rig.receive(Redirect(f"r{number}"))
+        rig.clock.advance(0.0)
+        assert rig.link.address == f"r{number}"
+    assert (rig.clock.time, len(rig.links)) == (began, count + 3)
+    for _ in range(10):
+        rig.receive(Redirect("r0"))
+        rig.clock.advance(1.0)
+    assert rig.clock.time == began + 10
+    assert len(rig.links) <= count + 13, "each further one with its wait"
+    rig.receive(TableUpdate(table(1)))
+    rig.receive(Redirect("leader"))
+    rig.clock.advance(0.0)
+    assert rig.link.address == "leader"
+
+
+async def test_a_refused_node_is_told_why_and_comes_in_once_it_may(rig: Rig) -> None:
+    rig.receive(Refused("its address is taken"))
+    with pytest.raises(ConfigurationError, match="its address is taken"):
+        await rig.client.joined()
+    hellos = len(rig.link.of(Hello))
+    for _ in range(8):
+        rig.clock.advance(0.15)
+        rig.receive(Refused("its address is taken"))
+    assert len(rig.link.of(Hello)) == hellos + 1, "asked again from time to time"
+    rig.receive(TableUpdate(table(1)))
+    assert await rig.client.joined() == table(1)
+
+
+def test_looks_anew_for_whoever_leads(rig: Rig) -> None:
+    rig.receive(Redirect("leader"))
+    rig.clock.advance(0.0)
+    old = rig.link
+    rig.client.reconnect()
+    rig.clock.advance(0.0)
+    assert not old.open
+    assert rig.link.address == "home"
+    rig.away = True
+    rig.link.receiver.closed()
+    rig.clock.advance(10)
+    rig.away = False
+    rig.client.reconnect()
+    rig.clock.advance(0.0)
+    assert rig.client.connected, "it does not wait for its next attempt"
+    links = len(rig.links)
+    rig.clock.advance(2.0)
+    assert len(rig.links) == links, "which is off"
+
+
+def test_is_led_while_words_come(rig: Rig) -> None:
+    rig.receive(TableUpdate(table(1)))
+    assert not rig.client.led(0.5)
+    rig.word(table(9))
+    rig.clock.advance(0.5)
+    assert rig.client.led(0.5)
+    rig.clock.advance(0.01)
+    assert not rig.client.led(0.5)
+
+
 def test_what_it_hosts_now_is_announced_until_a_table_shows_it(rig: Rig) -> None:
     rig.receive(TableUpdate(table(1)))
     more = Member("a", "a:1", "shop", "default", ("Cart", "Order"))
     rig.client.announce(more)
-    assert rig.link.of(Hello)[-1] == Hello(more)
+    assert rig.link.of(Hello)[-1] == Hello(more, applied=Fence(1, 1))
     for _ in range(10):
         rig.word(table(1))
         rig.clock.advance(0.15)

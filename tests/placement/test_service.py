@@ -6,9 +6,9 @@ import pytest
 
 from perdure.errors import ConfigurationError
 from perdure.placement.member import Member
-from perdure.placement.messages import Pulse, TableUpdate
+from perdure.placement.messages import Pulse, Refused, TableUpdate
 from perdure.placement.options import PlacementOptions
-from perdure.placement.service import Action, PlacementService, Publish, Send, StoreTable
+from perdure.placement.service import NONE, Action, Gone, PlacementService, Publish, Send, StoreTable
 from perdure.placement.table import Table
 from perdure.statestore.contract import Fence, TypePartition
 
@@ -22,10 +22,21 @@ def member(node: str, address: str = "", *types: str) -> Member:
 class Driver:
     """A service whose store accepts everything at once."""
 
-    def __init__(self, previous: Table | None = None, *, term: int = 1, exclusive: bool = False) -> None:
-        self.service = PlacementService(term, PARTITIONS, previous, 0.0, exclusive=exclusive)
+    def __init__(
+        self,
+        previous: Table | None = None,
+        *,
+        term: int = 1,
+        exclusive: bool = False,
+        leader: str = "",
+        lease_life: float = 0.0,
+    ) -> None:
+        self.service = PlacementService(
+            term, PARTITIONS, previous, 0.0, leader=leader, exclusive=exclusive, lease_life=lease_life
+        )
         self.published: list[Table] = []
         self.sent: list[Send] = []
+        self.gone: list[tuple[str, str]] = []
         self.run(self.service.start(), 0.0)
 
     def run(self, actions: list[Action], now: float) -> None:
@@ -34,11 +45,13 @@ class Driver:
                 self.run(self.service.stored(action.table, now), now)
             elif isinstance(action, Publish):
                 self.published.append(action.table)
+            elif isinstance(action, Gone):
+                self.gone.append((action.node, action.reason))
             else:
                 self.sent.append(action)
 
-    def join(self, member: Member, now: float = 0.0) -> None:
-        self.run(self.service.join(member, now), now)
+    def join(self, member: Member, now: float = 0.0, applied: Fence = NONE) -> None:
+        self.run(self.service.join(member, now, applied=applied), now)
 
     def beat(self, *nodes: str, now: float) -> None:
         for node in nodes:
@@ -148,7 +161,8 @@ def test_a_node_that_is_back_while_its_removal_is_stored_gets_no_word() -> None:
     driver = three()
     service = driver.service
     driver.beat("a", "c", now=2.9)
-    (removal,) = service.tick(3.0)
+    gone, removal = service.tick(3.0)
+    assert gone == Gone("b", "silent")
     assert isinstance(removal, StoreTable)
     assert service.join(member("b"), 3.05) == [Send("b", TableUpdate(driver.table))]
     assert service.heard("b", 3.1, driver.table.name, 3.1) == []
@@ -175,7 +189,13 @@ def test_heartbeats_are_answered_with_their_own_time_and_the_newest_table() -> N
     assert driver.sent == [Send("b", Pulse(Fence(1, 4), 123.5))]
     driver.sent.clear()
     driver.run(driver.service.heard("b", 123.6, Fence(1, 3), 0.6), 0.6)
-    assert driver.sent == [Send("b", TableUpdate(driver.table)), Send("b", Pulse(Fence(1, 4), 123.6))]
+    assert driver.sent == [Send("b", Pulse(Fence(1, 4), 123.6))], "the table is on its way"
+    driver.sent.clear()
+    driver.run(driver.service.heard("b", 123.8, Fence(1, 3), 0.8), 0.8)
+    assert driver.sent == [Send("b", TableUpdate(driver.table)), Send("b", Pulse(Fence(1, 4), 123.8))]
+    driver.sent.clear()
+    driver.run(driver.service.heard("b", 123.9, Fence(1, 3), 0.9), 0.9)
+    assert driver.sent == [Send("b", Pulse(Fence(1, 4), 123.9))], "it is on its way again"
 
 
 def test_a_change_of_leader_moves_nothing() -> None:
@@ -245,12 +265,131 @@ def test_a_new_incarnation_replaces_the_one_whose_link_is_gone() -> None:
     assert kept == [partition for partition in range(PARTITIONS) if before.owner("Cart", partition) == "b1"]
 
 
-def test_two_live_nodes_with_one_address_do_not_drive_each_other_out() -> None:
+def test_of_two_live_nodes_with_one_address_the_second_is_refused() -> None:
     driver = Driver()
     driver.join(member("a1", "a:1"))
     driver.join(member("a2", "a:1"), 0.1)
-    driver.tick(1.0)
-    assert driver.nodes == {"a1", "a2"}
+    assert driver.sent == [], "which of the two lives shows soon"
+    driver.beat("a1", now=0.2)
+    driver.sent.clear()
+    driver.join(member("a2", "a:1"), 1.1)
+    (refused,) = driver.sent
+    assert refused.node == "a2"
+    assert isinstance(refused.message, Refused)
+    assert "a:1" in refused.message.reason
+    assert "a1" in refused.message.reason
+    driver.tick(1.2)
+    assert driver.nodes == {"a1"}
+    driver.run(driver.service.leave("a1", 1.3), 1.3)
+    driver.join(member("a2", "a:1"), 2.0)
+    assert driver.nodes == {"a2"}
+
+
+def test_of_two_nodes_with_one_address_the_second_comes_in_once_the_first_is_silent() -> None:
+    """A machine that is back before its connections were missed."""
+    driver = Driver()
+    driver.join(member("a1", "a:1"))
+    driver.beat("a1", now=1.0)
+    for at in (1.1, 2.1):
+        driver.join(member("a2", "a:1"), at)
+        assert driver.nodes == {"a1"}
+    driver.join(member("a2", "a:1"), 3.1)
+    driver.tick(3.2)
+    assert driver.nodes == {"a2"}
+    assert driver.gone == [("a1", "replaced")]
+    assert not any(isinstance(sent.message, Refused) for sent in driver.sent)
+
+
+def with_leader_node() -> Table:
+    """The table of a leader that ran in node a."""
+    driver = Driver(leader="a:1")
+    for node in "abc":
+        driver.join(member(node, f"{node}:1"))
+    driver.tick(0.4)
+    return driver.table
+
+
+@pytest.mark.parametrize(("lease_life", "out_at"), [(2.0, 1.0), (1.9, 1.9), (0.0, 1.9)])
+def test_the_node_that_the_last_leader_ran_in_is_waited_for_less(lease_life: float, out_at: float) -> None:
+    """But not before nobody can believe that leader: of a lease that expired that is known, of others it is not."""
+    driver = Driver(with_leader_node(), term=2, lease_life=lease_life)
+    driver.join(member("b", "b:1"), 0.1)
+    driver.join(member("c", "c:1"), 0.1)
+    driver.beat("b", "c", now=out_at)
+    driver.tick(out_at - 0.01)
+    assert driver.nodes == {"a", "b", "c"}
+    driver.tick(out_at)
+    assert driver.nodes == {"b", "c"}
+    assert driver.gone == [("a", "absent")]
+
+
+def test_the_node_that_the_last_leader_ran_in_may_come_over() -> None:
+    driver = Driver(with_leader_node(), term=2, lease_life=2.0)
+    for node in "abc":
+        driver.join(member(node, f"{node}:1"), 0.9)
+    driver.tick(3.0)
+    assert driver.nodes == {"a", "b", "c"}
+    assert driver.table.name == (2, 5)
+
+
+def test_a_leader_that_cannot_prove_itself_takes_nobody_for_dead() -> None:
+    driver = three()
+    driver.run(driver.service.tick(60.0, proven=False), 60.0)
+    assert driver.nodes == {"a", "b", "c"}
+    driver.beat("a", "b", now=60.1)
+    driver.tick(60.2)
+    assert driver.nodes == {"a", "b"}
+    assert driver.gone == [("c", "silent")]
+
+
+def test_why_members_go() -> None:
+    driver = three()
+    driver.service.link_closed("b", 1.0)
+    driver.run(driver.service.leave("a", 1.0), 1.0)
+    driver.run(driver.service.leave("a", 1.0), 1.0)
+    driver.tick(2.0)
+    driver.tick(3.0)
+    assert driver.gone == [("a", "left"), ("b", "closed"), ("c", "silent")]
+
+
+def test_a_node_that_knows_a_newer_table_shows_that_the_store_lost_it() -> None:
+    """The leader found table (1, 4), nodes have (1, 6): what those two moved is taken anew, under new fences, when
+    nobody believes any last leader."""
+    old = three().table
+    driver = Driver(old, term=2)
+    driver.join(member("a"), 0.1, applied=Fence(1, 6))
+    for node in "bc":
+        driver.join(member(node), 0.1, applied=Fence(1, 4))
+    driver.beat("a", "b", "c", now=1.8)
+    driver.tick(1.89)
+    assert driver.table.name == (2, 5)
+    assert driver.table.same_placement(old)
+    driver.tick(1.9)
+    assert driver.table.name == (2, 6)
+    assert driver.table.owners == old.owners
+    assert set(driver.table.fences["Cart"]) == {Fence(2, 6)}
+    driver.join(member("d"), 4.0, applied=Fence(1, 6))
+    kept = [fence for fence in driver.table.fences["Cart"] if fence == Fence(2, 6)]
+    assert len(kept) == 9, "only once"
+
+
+def test_a_heartbeat_shows_a_lost_table_as_well() -> None:
+    driver = Driver(three().table, term=2)
+    for node in "abc":
+        driver.join(member(node), 0.1, applied=Fence(1, 4))
+    driver.run(driver.service.heard("b", 0.2, Fence(1, 5), 0.2), 0.2)
+    driver.beat("a", "b", "c", now=1.8)
+    driver.tick(2.0)
+    assert set(driver.table.fences["Cart"]) == {Fence(2, 6)}
+
+
+def test_newer_tables_of_another_leader_and_older_ones_mean_nothing() -> None:
+    driver = Driver(three().table, term=2)
+    for node, applied in zip("abc", [Fence(1, 4), Fence(2, 5), Fence(3, 1)], strict=True):
+        driver.join(member(node), 0.1, applied=applied)
+    driver.beat("a", "b", "c", now=1.8)
+    driver.tick(2.0)
+    assert driver.table.name == (2, 5)
 
 
 def test_a_node_set_aside_is_out_when_its_last_word_has_lapsed() -> None:
