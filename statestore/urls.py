@@ -29,6 +29,15 @@ def open_store(url: str, *, partitions: int | None = None) -> StateStore:
     return opener(parts, partitions)
 
 
+def shown(url: str) -> str:
+    """A store's URL as people and logs may see it: without the password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}").geturl()
+
+
 def _open_memory(url: SplitResult, partitions: int | None) -> StateStore:
     _options(url)
     name = url.netloc + url.path

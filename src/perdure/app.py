@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from perdure import logs
 from perdure.actors.actor import Actor
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.errors import ConfigurationError, StoreHeld
+from perdure.membership import PEER_PORT, ClusterOptions
 from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
 from perdure.runtime import ActorSpec, RuntimeOptions
 from perdure.statestore.contract import StateStore
@@ -101,21 +103,25 @@ class App:
         http_port: int | None = None,
         host: str = "127.0.0.1",
         api_token: str | None = None,
+        cluster: ClusterOptions | None = None,
         drain_seconds: float = DRAIN_SECONDS,
         replay_check: str | None = None,
         blocked_after: float = BLOCKED_AFTER,
     ) -> AsyncIterator[Node]:
         """A node of this app for the length of the block, on the running event loop.
 
-        `store` is a URL (`memory://`, `sqlite:///file.db`) or a store; `http_port` None serves no HTTP, 0 takes a
-        free port (`node.url` says which); `api_token` is what HTTP requests must then show. `StoreHeld` when another
-        process has the store.
+        `store` is a URL (`memory://`, `sqlite:///file.db`, `redis://host`, `postgresql://host/database`) or a store;
+        `http_port` None serves no HTTP, 0 takes a free port (`node.url` says which); `api_token` is what HTTP
+        requests must then show. Over a store that several processes may use, the node is one of a cluster: `cluster`
+        says how others reach it (any free port of `host` unless told otherwise). `StoreHeld` when another process has
+        a store that is for one.
         """
         options = NodeOptions(
             store=store,
             http_port=http_port,
             host=host,
             api_token=api_token,
+            cluster=cluster or ClusterOptions(),
             drain_seconds=drain_seconds,
             blocked_after=blocked_after,
             runtime=RuntimeOptions(replay_check=replay_check or self.replay_check),
@@ -144,6 +150,8 @@ class App:
         http_port: int | None = 3500,
         host: str = "127.0.0.1",
         api_token: str | None = None,
+        http_socket: socket.socket | None = None,
+        cluster: ClusterOptions | None = None,
         log_level: str = "INFO",
         log_json: bool = False,
         drain_seconds: float = DRAIN_SECONDS,
@@ -164,6 +172,8 @@ class App:
             http_port=http_port,
             host=host,
             api_token=api_token,
+            http_socket=http_socket,
+            cluster=cluster or ClusterOptions(peer_port=PEER_PORT),
             drain_seconds=drain_seconds,
             blocked_after=blocked_after,
             stuck_after=stuck_after,

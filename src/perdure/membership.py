@@ -15,6 +15,9 @@ from perdure.runtime import Runtime
 from perdure.security import Security
 from perdure.statestore.contract import StateStore
 
+#: Where nodes that are programs of their own listen for each other.
+PEER_PORT = 50002
+
 
 class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a node reaches others, and they reach it. Of no effect where a store belongs to one process."""

@@ -28,7 +28,7 @@ from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
-from perdure.statestore.urls import open_store
+from perdure.statestore.urls import open_store, shown
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
@@ -329,7 +329,10 @@ class Node:
             "node": self.node_id,
             "app_id": self.app_id,
             "namespace": self.namespace,
-            "store": self.options.store if isinstance(self.options.store, str) else type(self.store).__name__,
+            "store": shown(self.options.store)
+            if isinstance(self.options.store, str)
+            else type(self.store).__name__,
+            "address": runtime.placement.member.address,
             "workflows": sorted(self.registry.workflows),
             "activities": sorted(self.registry.activities),
             "actor_types": sorted(runtime.host.types),

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.failures import CommandError, usage
+from perdure.security import VARIABLES
 
 DEFAULT_SERVER = "http://127.0.0.1:3500"
 #: Where commands, and `perdure run`, find the API token: the first that is set.
@@ -39,6 +40,51 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 InstanceId = Annotated[str, typer.Argument(metavar="ID", help="The instance id.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
 Recursive = Annotated[bool, typer.Option("--recursive/--no-recursive", help="Child workflows, too.")]
+
+Placement = Annotated[
+    str,
+    typer.Option(
+        "--placement",
+        envvar="PERDURE_PLACEMENT",
+        metavar="HOST:PORT,…",
+        help="A placement service of its own; without, the nodes run it themselves.",
+    ),
+]
+PeerPort = Annotated[
+    int,
+    typer.Option("--peer-port", min=0, max=65535, help="Where other nodes reach this one; 0: any free port."),
+]
+Advertise = Annotated[
+    str,
+    typer.Option(
+        "--advertise",
+        envvar="PERDURE_ADVERTISE",
+        metavar="HOST[:PORT]",
+        help="What it tells others instead of --host.",
+    ),
+]
+Weight = Annotated[
+    int, typer.Option("--weight", min=1, help="Its share of the actors relative to other nodes.")
+]
+Ca = Annotated[
+    str,
+    typer.Option(
+        "--ca", envvar=VARIABLES["ca"], metavar="FILE", help="Whose certificates are trusted (TLS)."
+    ),
+]
+Cert = Annotated[
+    str, typer.Option("--cert", envvar=VARIABLES["cert"], metavar="FILE", help="This process's certificate.")
+]
+Key = Annotated[str, typer.Option("--key", envvar=VARIABLES["key"], metavar="FILE", help="Its key.")]
+ClusterToken = Annotated[
+    str,
+    typer.Option(
+        "--cluster-token",
+        envvar=VARIABLES["token"],
+        metavar="TOKEN",
+        help="A secret that all processes share.",
+    ),
+]
 
 _GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

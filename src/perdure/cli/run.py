@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.failures import usage
-from perdure.cli.options import TOKEN_VARIABLES
+from perdure.cli.options import (
+    TOKEN_VARIABLES,
+    Advertise,
+    Ca,
+    Cert,
+    ClusterToken,
+    Key,
+    PeerPort,
+    Placement,
+    Weight,
+)
 from perdure.logs import fields
 
 if TYPE_CHECKING:
@@ -17,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.cli")
 
+#: `perdure.membership.PEER_PORT`: importing that takes long.
+PEER_PORT = 50002
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -26,7 +38,12 @@ def run(
     ],
     store: Annotated[
         str,
-        typer.Option("--store", envvar="PERDURE_STORE", metavar="URL", help="sqlite:///file.db or memory://"),
+        typer.Option(
+            "--store",
+            envvar="PERDURE_STORE",
+            metavar="URL",
+            help="sqlite:///file.db, redis://host, postgresql://host/database, memory://",
+        ),
     ] = "sqlite:///perdure.db",
     http_port: Annotated[int, typer.Option("--http-port", min=0, max=65535, help="0: any free port.")] = 3500,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
@@ -40,6 +57,14 @@ def run(
             help="What requests must show in the header dapr-api-token.",
         ),
     ] = None,
+    placement: Placement = "",
+    peer_port: PeerPort = PEER_PORT,
+    advertise: Advertise = "",
+    weight: Weight = 1,
+    ca: Ca = "",
+    cert: Cert = "",
+    key: Key = "",
+    cluster_token: ClusterToken = "",
     log_level: Annotated[
         str, typer.Option("--log-level", metavar="LEVEL", help=f"One of {', '.join(LEVELS)}.")
     ] = "INFO",
@@ -53,7 +78,11 @@ def run(
     if log_level.upper() not in LEVELS:
         raise usage(f"--log-level is {log_level!r}; write one of {', '.join(LEVELS)}")
     from perdure.cli.load import load_app
+    from perdure.membership import ClusterOptions
+    from perdure.security import Security
 
+    security = Security(ca=ca, cert=cert, key=key, token=cluster_token)
+    security.check()
     app = load_app(target)
 
     def ready(node: Node) -> None:
@@ -64,6 +93,13 @@ def run(
         http_port=http_port,
         host=host,
         api_token=api_token,
+        cluster=ClusterOptions(
+            placement=placement,
+            peer_port=peer_port,
+            advertise=advertise,
+            weight=weight,
+            security=security,
+        ),
         log_level=log_level.upper(),
         log_json=log_json,
         drain_seconds=drain_seconds,
@@ -77,7 +113,9 @@ def _say_what_runs(node: Node, as_json: bool) -> None:
     about = node.describe()
     if as_json:
         names = ("store", "workflows", "activities")
-        told = fields(app=node.app_id, url=node.url, **{name: about[name] for name in names})
+        told = fields(
+            app=node.app_id, url=node.url, address=about["address"], **{name: about[name] for name in names}
+        )
         logger.info("run.serves", extra=told)
         return
     lines = {
@@ -86,6 +124,8 @@ def _say_what_runs(node: Node, as_json: bool) -> None:
         "workflows": ", ".join(about["workflows"]) or "none",
         "activities": ", ".join(about["activities"]) or "none",
     }
+    if about["address"]:
+        lines["links"] = about["address"]
     print(f"perdure {version('perdure')}: app {node.app_id}, namespace {node.namespace}", file=sys.stderr)
     for name, value in lines.items():
         print(f"  {name:<11} {value}", file=sys.stderr)
