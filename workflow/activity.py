@@ -63,6 +63,16 @@ class ActivityHost:
     def knows(self, execution_id: str, task_id: int) -> bool:
         return (execution_id, task_id) in self._known
 
+    def state(self, execution_id: str, task_id: int) -> str:
+        """ "running", "queued", or "answered" (not acknowledged yet); empty for what it does not know."""
+        key = (execution_id, task_id)
+        if key not in self._known:
+            return ""
+        if key in self._tasks:
+            return "running"
+        queued = any((one.execution_id, one.task_id) == key for queue in self._queues for one in queue)
+        return "queued" if queued else "answered"
+
     def receive(self, message: Message) -> None:
         """Takes an `ActivityRequest`; acknowledges at once: the workflow actor keeps it durable."""
         request: ActivityRequest = message.body

@@ -99,6 +99,11 @@ class Dispatcher:
         """Whether this process has sent the request and knows no durable answer."""
         return Task(actor, execution_id, task_id) in self._out
 
+    def where(self, actor: ActorId, execution_id: str, task_id: int) -> str:
+        """The node that acknowledged the request; empty: none is known here."""
+        out = self._out.get(Task(actor, execution_id, task_id))
+        return out.node if out is not None else ""
+
     def settled(self, actor: ActorId, execution_id: str, task_id: int) -> None:
         """The answer is durable, or nobody wants it any more."""
         if self._out.pop(Task(actor, execution_id, task_id), None) is None:

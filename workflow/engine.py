@@ -20,6 +20,7 @@ from perdure.workflow.dispatch import LOOK, Dispatcher
 from perdure.workflow.events import Event, ExecutionStarted
 from perdure.workflow.executor import Executor, Run
 from perdure.workflow.executor import Instance as RunInstance
+from perdure.workflow.explain import Explainer
 from perdure.workflow.instance import named
 from perdure.workflow.keys import FORGET
 from perdure.workflow.orchestrator import WorkflowBehaviour
@@ -79,6 +80,7 @@ class WorkflowEngine:
         self.dispatcher = Dispatcher(self)
         self.activities = ActivityHost(self)
         self.replay_check = ReplayCheck(self, replay_check)
+        self.explainer = Explainer(self)
         host.register(self)
         router.stateless(activity_type(namespace, app_id), self.activities.receive)
 

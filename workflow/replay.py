@@ -28,6 +28,8 @@ from perdure.workflow.events import (
 )
 from perdure.workflow.executor import NonDeterminism, Run
 
+_MISMATCH = "the workflow code does not do what its history says it did. History: "
+_NOW = ". Now: "
 _ADVICE = "Deploy the code that this instance was started with, or start a new instance"
 
 
@@ -105,10 +107,19 @@ class Replay:
     def _mismatch(self, expected: str, found: str) -> NonDeterminism:
         expected = f"{expected} (history event {self._position})"
         return NonDeterminism(
-            f"the workflow code does not do what its history says it did. History: {expected}. Now: {found}. {_ADVICE}",
+            f"{_MISMATCH}{expected}{_NOW}{found}. {_ADVICE}",
             expected=expected,
             found=found,
         )
+
+
+def sides(reason: str) -> tuple[str, str] | None:
+    """What the history says and what the code did, of a mismatch's message; None for any other text."""
+    if not reason.startswith(_MISMATCH) or not reason.endswith(f". {_ADVICE}"):
+        return None
+    both = reason.removeprefix(_MISMATCH).removesuffix(f". {_ADVICE}")
+    expected, separator, found = both.partition(_NOW)
+    return (expected, found) if separator else None
 
 
 def replay_slices(replay: Replay, events: Iterable[Event], every: int = 100) -> Iterator[int]:
