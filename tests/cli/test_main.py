@@ -38,7 +38,7 @@ NO_NODE = "http://127.0.0.1:1"
         ["workflow", "wait", "x", "--timeout", "soon"],
         ["workflow", "get", "x", "--server", "localhost:3500"],
         ["workflow", "get", "x", "--server", "http://localhost:port"],
-        ["workflow", "get", "x", "--store", "redis://here"],
+        ["workflow", "get", "x", "--store", "mysql://here"],
         ["workflow", "get", "x", "--store", "memory://"],
         ["actor", "call", "Cart", "add"],
         ["actor", "call", "/1", "add"],

@@ -1,14 +1,12 @@
-"""Reading a store that no node has open. Answers are those of the HTTP API."""
+"""Reading a store without a node: a file that none has open, or a server's. Answers are those of the HTTP API."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
+from perdure.actors.ids import RESERVED
 from perdure.cli.failures import CommandError
 from perdure.cluster_view import view
 from perdure.placement.table import decode as decode_table
@@ -29,10 +27,11 @@ WORKFLOW = ".workflow"
 
 
 class StoreReader:
-    """Holds the store while it is open: a node that is started meanwhile is told so."""
+    """A store that is for one process is held meanwhile: a node that is started is told so."""
 
-    def __init__(self, url: str, path: str, app_id: str | None) -> None:
-        self._path = path
+    def __init__(self, url: str, name: str, app_id: str | None) -> None:
+        """`name`: what the store is called in errors."""
+        self._name = name
         self._app_id = app_id
         self._runner = asyncio.Runner()
         try:
@@ -45,24 +44,37 @@ class StoreReader:
         self._run(self._store.close())
         self._runner.close()
 
+    def nodes(self) -> list[str]:
+        """The URLs of the nodes' HTTP APIs, by the newest placement table."""
+        data = self._run(self._store.lease("placement").read())
+        table = decode_table(data) if data else None
+        return sorted({member.http for member in table.members.values() if member.http}) if table else []
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
 
     def workflow_type(self) -> str:
         """The actor type of the workflows in the store; `--app-id` says which if there are several."""
-        types = [name for name in _workflow_types(self._path) if self._app_id in (None, _app_id(name))]
+        types = [name for name in self._workflow_types() if self._app_id in (None, _app_id(name))]
         if len(types) == 1:
             return types[0]
         if not types:
             wanted = f" of the app {self._app_id!r}" if self._app_id else ""
-            raise CommandError(f"{self._path} holds no workflows{wanted}")
+            raise CommandError(f"{self._name} holds no workflows{wanted}")
         apps = ", ".join(sorted({_app_id(name) for name in types}))
-        raise CommandError(f"{self._path} holds workflows of several apps ({apps}); say which with --app-id")
+        raise CommandError(f"{self._name} holds workflows of several apps ({apps}); say which with --app-id")
+
+    def _workflow_types(self) -> list[str]:
+        return [
+            name
+            for name in self._run(self._store.types())
+            if name.startswith(RESERVED) and name.endswith(WORKFLOW)
+        ]
 
     def workflow(self, id: str) -> Json:
         row = self._run(self._store.row(ActorId(self.workflow_type(), id)))
         if row is None:
-            raise CommandError(f"there is no workflow instance {id!r} in {self._path}")
+            raise CommandError(f"there is no workflow instance {id!r} in {self._name}")
         return state_json(describe(row))
 
     def workflows(self, query: Json) -> Json:
@@ -106,7 +118,7 @@ class StoreReader:
         """The last table; no node is there to say anything about itself."""
         stored = self._run(self._store.lease("placement").read())
         if not stored:
-            raise CommandError(f"{self._path} has never been used by a node")
+            raise CommandError(f"{self._name} has never been used by a node")
         return cluster_json(view(decode_table(stored)))
 
 
@@ -120,13 +132,3 @@ def _app_id(workflow_type: str) -> str:
 
 def _number(key: str) -> int:
     return int(key.rpartition("-")[2])
-
-
-def _workflow_types(path: str) -> list[str]:
-    # The contract of a store has no way to ask for its actor types: nodes know theirs.
-    connection = sqlite3.connect(f"file:{quote(str(Path(path).resolve()))}?mode=ro", uri=True)
-    try:
-        rows = connection.execute("SELECT name FROM types WHERE name LIKE 'dapr.internal.%.workflow'")
-        return sorted(name for (name,) in rows)
-    finally:
-        connection.close()

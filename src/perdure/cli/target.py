@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from perdure.cli.offline import StoreReader
 
 Json = dict[str, Any]
+
+#: The schemes of stores that several processes may use.
+SERVERS = ("redis", "rediss", "redis+cluster", "redis+sentinel", "postgres", "postgresql")
 
 
 class Reader(Protocol):
@@ -47,31 +50,61 @@ def reader(server: str, store: str | None, app_id: str | None = None) -> Iterato
 def _reader(server: str, store: str | None, app_id: str | None) -> Node | StoreReader:
     if store is None:
         return Node(server)
+    if not _is_file(store):
+        return _opened(store, app_id)
     path = _file(store)
     address = _address_of_holder(path)
-    if address is not None:
-        return Node(address)
-    from perdure.cli.offline import StoreReader
+    return Node(address) if address is not None else _opened(store, app_id, path)
 
-    return StoreReader(store, path, app_id)
+
+def _opened(store: str, app_id: str | None = None, name: str | None = None) -> StoreReader:
+    from perdure.cli.offline import StoreReader
+    from perdure.statestore.urls import shown
+
+    return StoreReader(store, name or shown(store), app_id)
 
 
 @contextmanager
 def node(server: str, store: str | None) -> Iterator[Node]:
     """For commands that change something: only a node can."""
-    address = server if store is None else _address_of_holder(_file(store))
-    if address is None:
-        raise CommandError(
-            f"no node has {store} open, and only a node can do this: start one with 'perdure run'"
-        )
+    address = server if store is None else _address(store)
     with closing(Node(address)) as target:
         yield target
+
+
+def _address(store: str) -> str:
+    """Where a node of this store serves HTTP."""
+    from perdure.statestore.urls import shown
+
+    nobody = CommandError(
+        f"no node has {shown(store)} open, and only a node can do this: start one with 'perdure run'"
+    )
+    if _is_file(store):
+        address = _address_of_holder(_file(store))
+        if address is None:
+            raise nobody
+        return address
+    with closing(_opened(store)) as opened:
+        nodes = opened.nodes()
+    # The table may name nodes that have just died.
+    for url in nodes:
+        with closing(Node(url)) as target, suppress(CommandError):
+            target.request("GET", "/v1.0/healthz")
+            return url
+    raise nobody
+
+
+def _is_file(store: str) -> bool:
+    return urlsplit(store).scheme not in SERVERS
 
 
 def _file(store: str) -> str:
     parts = urlsplit(store)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
-        raise usage(f"--store {store!r} cannot be read from here; write sqlite:///file.db, or use --server")
+        raise usage(
+            f"--store {store!r} cannot be read from here; write sqlite:///file.db, redis://host, "
+            "postgresql://host/database, or use --server"
+        )
     path = unquote(parts.path[1:])
     if not Path(path).is_file():
         raise CommandError(f"there is no file {path}")
