@@ -35,6 +35,12 @@ def scores(node: str, actor_type: str, partitions: int) -> array[int]:
     return row
 
 
+def upper_bytes(row: array[int]) -> bytes:
+    """The most significant byte of each score."""
+    data = row.tobytes()
+    return data[3::4] if sys.byteorder == "little" else data[::4]
+
+
 def score(node: str, actor_type: str, partition: int) -> int:
     """A node's rendezvous score for one partition of a type."""
     return scores(node, actor_type, partition + 1)[partition]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from perdure.placement.hashing import scores
+from perdure.placement.hashing import scores, upper_bytes
+
+#: Scores above which not all of them are looked at.
+_MANY = 500_000
+#: Nodes per partition that are looked at first.
+_TOPS = 8
 
 
 class Balance:
@@ -65,7 +70,7 @@ class Balance:
         """The owner of every partition. Each free one goes to the node with room that ranks highest for it."""
         extras = self._extras - sum(self._load[node] > self._floor[node] for node in self._nodes)
         free = [partition for partition, owner in enumerate(self._owners) if owner is None]
-        room = _Room(self._type, self._partitions, self._open(self._nodes, extras))
+        room = _Room(self._type, self._partitions, self._open(self._nodes, extras), len(free))
         for partition in free:
             node = room.best(partition)
             self._owners[partition] = node
@@ -88,22 +93,47 @@ class Balance:
 
 
 class _Room:
-    """The nodes that can still take a partition, each with its row of scores; in order of their names, so that
-    equal scores are settled alike everywhere."""
+    """The nodes that can still take a partition; in order of their names, so that equal scores are settled alike
+    everywhere."""
 
-    def __init__(self, actor_type: str, partitions: int, nodes: list[str]) -> None:
+    def __init__(self, actor_type: str, partitions: int, nodes: list[str], free: int) -> None:
+        """`free`: how many partitions are to be given out."""
         self.nodes = nodes
-        self._rows = [scores(node, actor_type, partitions) for node in nodes]
+        self._rows = {node: scores(node, actor_type, partitions) for node in nodes}
+        self._top: list[list[tuple[int, int, str]]] | None = None
+        if len(nodes) * free > _MANY:
+            self._top = self._tops(partitions)
+
+    def _tops(self, partitions: int) -> list[list[tuple[int, int, str]]]:
+        """Per partition, the nodes that score highest for it, best first: all whose score's upper byte is above a
+        bound that a few dozen pass. Looking at every score of every node would take seconds."""
+        tops: list[list[tuple[int, int, str]]] = [[] for _ in range(partitions)]
+        count = min(256, max(1, 256 * _TOPS // len(self.nodes)))
+        marks = bytes(256 - count) + b"\1" * count
+        for number, node in enumerate(self.nodes):
+            row = self._rows[node]
+            marked = upper_bytes(row).translate(marks)
+            partition = marked.find(1)
+            while partition >= 0:
+                tops[partition].append((-row[partition], number, node))
+                partition = marked.find(1, partition + 1)
+        for top in tops:
+            top.sort()
+        return tops
 
     def best(self, partition: int) -> str:
-        column = [row[partition] for row in self._rows]
+        rows = self._rows
+        if self._top is not None:
+            for _, _, node in self._top[partition]:
+                if node in rows:
+                    return node
+        column = [row[partition] for row in rows.values()]
         return self.nodes[column.index(max(column))]
 
     def close(self, node: str) -> None:
-        index = self.nodes.index(node)
-        del self.nodes[index], self._rows[index]
+        self.nodes.remove(node)
+        del self._rows[node]
 
     def keep_only(self, nodes: Iterable[str]) -> None:
-        rows = dict(zip(self.nodes, self._rows, strict=True))
         self.nodes = list(nodes)
-        self._rows = [rows[node] for node in self.nodes]
+        self._rows = {node: self._rows[node] for node in self.nodes}

@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.errors import CorruptState
 from perdure.placement.member import Member
+from perdure.placement.packing import pack, unpack
 from perdure.placement.quota import Balance
 from perdure.statestore.contract import Fence, TypePartition
 
@@ -248,7 +249,7 @@ def encode(table: Table) -> bytes:
     former_index: dict[str | None, int] = {None: 0}
     former_index.update((node, index + 1) for node, index in node_index.items())
     name_index = {name: index for index, name in enumerate(names)}
-    return _encoder.encode(
+    data = _encoder.encode(
         _Wire(
             table.term,
             table.epoch,
@@ -262,12 +263,13 @@ def encode(table: Table) -> bytes:
             table.loose,
         )
     )
+    return pack(data)
 
 
 def decode(data: bytes) -> Table:
     """The table of these bytes. `CorruptState` when they are none."""
     try:
-        wire = _decoder.decode(data)
+        wire = _decoder.decode(unpack(data))
         nodes = [member.node for member in wire.members]
         owners = {key: _pick(row, nodes, wire.partitions) for key, row in wire.owners.items()}
         names = [Fence(term, epoch) for term, epoch in wire.names]

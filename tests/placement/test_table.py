@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.errors import CorruptState
+from perdure.placement import quota
 from perdure.placement.member import Member
 from perdure.placement.table import Table, assign, decode, diff, encode
 from perdure.statestore.contract import Fence, TypePartition
@@ -130,7 +131,63 @@ def test_a_thousand_nodes() -> None:
     less = assign([each for each in members(1001) if each.node != "n500"], more, 1, 3, partitions)
     check_balance(less)
     assert {more.owner(*held) for held in moved(more, less)} == {"n500"}
-    assert decode(encode(less)) == less
+    data = encode(less)
+    assert decode(data) == less
+    assert len(data) < 200_000, "it is compressed"
+    for damaged in (data[:-1], data + b"x", data[:1000] + b"\0" + data[1001:]):
+        with pytest.raises(CorruptState):
+            decode(damaged)
+
+
+def test_looking_at_the_highest_scores_only_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(5)
+
+    def history(limit: int) -> list[tuple[str, ...]]:
+        monkeypatch.setattr(quota, "_MANY", limit)
+        rng.seed(5)
+        table: Table | None = None
+        rows = []
+        for epoch in range(1, 40):
+            present = [
+                member(f"n{number}", weight=rng.randint(1, 4))
+                for number in rng.sample(range(80), rng.choice([1, 2, 7, 30, 70]))
+            ]
+            table = assign(present, table, 1, epoch, 257)
+            rows.append(table.owners["Cart"])
+        return rows
+
+    assert history(0) == history(10**9)
+
+
+def test_another_weight_moves_no_more_than_it_must() -> None:
+    """What one node gets, or gives, is all that moves."""
+    before = [member(f"n{number}", weight=10) for number in range(9)]
+    table = assign(before, None, 1, 1, 900)
+    heavy = assign([*before[:8], member("n8", weight=20)], table, 1, 2, 900)
+    check_balance(heavy)
+    assert {heavy.owner(*held) for held in moved(table, heavy)} == {"n8"}
+    assert len(moved(table, heavy)) == 180 - 100
+    light = assign([*before[:8], member("n8", weight=5)], table, 1, 2, 900)
+    check_balance(light)
+    assert {table.owner(*held) for held in moved(table, light)} == {"n8"}
+    assert len(moved(table, light)) == 100 - Counter(light.owners["Cart"])["n8"]
+    assert assign(before, heavy, 1, 3, 900).owners["Cart"].count("n8") == 100
+    same = assign([member(f"n{number}", weight=20) for number in range(9)], table, 1, 2, 900)
+    assert moved(table, same) == [], "it is the relation that counts"
+
+
+def test_namespaces_do_not_mix() -> None:
+    """The types of other namespaces than `default` carry their namespace."""
+    here = [member(f"a{number}", "Cart", "dapr.internal.default.shop.workflow") for number in range(2)]
+    blue = [
+        Member(f"b{number}", "", "shop", "blue", ("blue/Cart", "dapr.internal.blue.shop.workflow"))
+        for number in range(3)
+    ]
+    table = assign([*here, *blue], None, 1, 1, 32)
+    for actor_type, owners in table.owners.items():
+        assert set(owners) == {each.node for each in (blue if "blue" in actor_type else here)}
+    gone = assign(here, table, 1, 2, 32)
+    assert {move.held.type for move in diff(table, gone)} == {"blue/Cart", "dapr.internal.blue.shop.workflow"}
 
 
 def test_what_moves_to_the_survivors_goes_to_those_that_rank_highest() -> None:
