@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, Protocol
 
 from perdure.cluster_view import ClusterView
-from perdure.statestore.contract import ActorId, Page, Reminder
+from perdure.statestore.contract import ActorId, Finding, Page, Reminder
 from perdure.workflow.events import Event
 from perdure.workflow.state import WorkflowState
 
@@ -112,6 +112,9 @@ class Facade(Protocol):
     async def cluster(self) -> ClusterView:
         """The cluster by this node's newest table. A node that gives no answer in time is shown as such.
         `Unavailable` before the first table."""
+
+    async def examine(self) -> Sequence[Finding]:
+        """What there is to say of the whole store, as `perdure.doctor.examine`."""
 
     def describe(self) -> dict[str, Any]:
         """The node in words and numbers, for people. The edges read the keys `workflows`, `activities` (names),

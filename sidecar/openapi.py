@@ -216,6 +216,13 @@ def _node_paths() -> Json:
                 "The cluster: its nodes, and who hosts what.", [], {200: _answer("The cluster.", "Cluster")}
             )
         },
+        "/v1.0/doctor": {
+            "get": _operation(
+                "Looks at the whole store, which takes a while.",
+                [],
+                {200: _answer("What it found.", "Findings")},
+            )
+        },
         "/livez": {"get": _plain("Whether the process lives.", {200: _content("It does.", anything)})},
         "/readyz": {
             "get": _plain(

@@ -29,6 +29,13 @@ def schemas() -> Json:
         "Readiness": _object({"ready": {"type": "boolean"}}, {"reason": text}),
         "Metadata": _metadata_schema(),
         "Cluster": _cluster_schema(),
+        "Findings": _page(
+            "findings",
+            _object(
+                {"level": {"enum": ["ok", "warning", "error"]}, "subject": text, "said": text},
+                {"advice": text},
+            ),
+        ),
     }
 
 

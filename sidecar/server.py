@@ -17,6 +17,7 @@ from perdure.errors import ConfigurationError
 from perdure.logs import fields
 from perdure.sidecar.actors import ActorApi
 from perdure.sidecar.cluster import ClusterApi
+from perdure.sidecar.doctor import DoctorApi
 from perdure.sidecar.errors import FAILURE_CODES, error_response
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.health import HealthApi
@@ -54,6 +55,7 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None 
         _add(app, workflows.routes(version))
     _add(app, actors.routes("v1.0"))
     _add(app, ClusterApi(facade).routes())
+    _add(app, DoctorApi(facade).routes())
     _add(app, HealthApi(facade, max_body).routes())
     return app
 

@@ -320,3 +320,23 @@ class RollbackAware(Protocol):
     def on_rollback(self, callback: Callable[[str], None]) -> None:
         """Calls back on the event loop, with the reason for people, whenever acknowledged writes may be gone. Before
         that, no method gives an answer of the server that may have lost them."""
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What somebody who looked at a store has to say of one thing."""
+
+    #: "ok", "warning" (it works, and may not do so for long or not as one would think), or "error".
+    level: str
+    #: What was looked at, in a word or two.
+    subject: str
+    said: str
+    #: What to do about it.
+    advice: str = ""
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """An ability of a store: to tell what its server or file is set to."""
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """What concerns durability, and what will stop it from working. Changes nothing. Raises as `health`."""

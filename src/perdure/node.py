@@ -21,13 +21,14 @@ from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
 from perdure.clock import LoopClock
 from perdure.cluster_view import ClusterView, NodeFigures, handovers, heard, view
+from perdure.doctor import examine
 from perdure.errors import ConfigurationError, NotRegistered, StoreError, Unavailable
 from perdure.logs import fields
 from perdure.membership import ClusterOptions, Membership, join
 from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
-from perdure.statestore.contract import ActorId, Page, QuickStore, Reminder, StateStore
+from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, StateStore
 from perdure.statestore.urls import open_store, shown
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.client import WorkflowClient
@@ -318,6 +319,9 @@ class Node:
             raise Unavailable("this node knows no placement table yet")
         figures = self.figures()
         return view(table, self.node_id, {self.node_id: heard(figures, figures.now, figures.now)})
+
+    async def examine(self) -> Sequence[Finding]:
+        return await examine(self.store)
 
     def _activations(self) -> dict[str, int]:
         return dict(Counter(actor.type for actor in self.runtime.host.activations))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from perdure.statestore import cursors
 from perdure.statestore.contract import (
     SNAPSHOT_LIMIT,
     ActorId,
+    Finding,
     InstanceFilter,
     InstanceRow,
     Page,
@@ -369,3 +372,28 @@ def lease(connection: sqlite3.Connection, name: str) -> tuple[int, bytes | None]
     """A lease's stored term and value; term 0 for one that nobody had yet."""
     found: tuple[int, bytes | None] | None = connection.execute(READS["lease"].text, (name,)).fetchone()
     return found or (0, None)
+
+
+# --- looking at the file -------------------------------------------------------------------------------------------
+
+#: Free bytes on the disk below which a store is about to stop.
+LITTLE_ROOM = 256 * 1024 * 1024
+
+
+def diagnose(connection: sqlite3.Connection, types: Types) -> list[Finding]:
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    if synchronous >= 2:
+        found = [Finding("ok", "durability", "synchronous=full: what is acknowledged survives a power cut")]
+    else:
+        said = "synchronous=normal: the last commits before a power cut may be lost"
+        found = [Finding("warning", "durability", said, "leave out ?synchronous=normal unless that is meant")]
+    free = shutil.disk_usage(Path(path).parent).free
+    size = sum(file.stat().st_size for file in (Path(path), Path(f"{path}-wal")) if file.exists())
+    said = f"{size / 1e6:.0f} MB used, {free / 1e6:.0f} MB free on its disk"
+    if free < LITTLE_ROOM:
+        advice = "make room: a full disk stops every workflow, although it loses none"
+        found.append(Finding("warning", "disk", said, advice))
+    else:
+        found.append(Finding("ok", "disk", said))
+    return found

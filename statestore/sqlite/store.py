@@ -15,6 +15,7 @@ from perdure.statestore.contract import (
     Commit,
     CommitResult,
     Fence,
+    Finding,
     InstanceFilter,
     InstanceRow,
     Page,
@@ -221,6 +222,9 @@ class SqliteStore:
 
     async def settings(self) -> Settings:
         return self._settings
+
+    async def diagnose(self) -> Sequence[Finding]:
+        return await self._read(reader.diagnose)
 
     async def health(self) -> None:
         await self._write(self._writer.check)

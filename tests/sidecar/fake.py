@@ -25,7 +25,7 @@ from perdure.errors import (
 from perdure.placement.member import Member
 from perdure.placement.table import assign
 from perdure.sidecar import HttpServer
-from perdure.statestore.contract import ActorId, Page, Reminder
+from perdure.statestore.contract import ActorId, Finding, Page, Reminder
 from perdure.workflow import events
 from perdure.workflow.events import Event, FailureDetails
 from perdure.workflow.state import RuntimeStatus, WorkflowState
@@ -272,6 +272,12 @@ class FakeNode:
         table = assign([me, *others], None, 1, 1, 16)
         figures = NodeFigures("node-1", MICROSECONDS, MICROSECONDS, activations={"Counter": 2})
         return view(table, "node-1", {"node-1": heard(figures, MICROSECONDS, MICROSECONDS)})
+
+    async def examine(self) -> list[Finding]:
+        return [
+            Finding("ok", "durability", "it is on disk"),
+            Finding("error", "reminders", "one is overdue", "start a node"),
+        ]
 
     def describe(self) -> dict[str, Any]:
         return {

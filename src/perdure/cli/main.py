@@ -11,6 +11,7 @@ import typer
 
 from perdure.cli import actor, state, steering, workflow
 from perdure.cli.cluster import cluster
+from perdure.cli.doctor import doctor
 from perdure.cli.failures import FAILED, INTERRUPTED, USAGE, CommandError
 from perdure.cli.options import AsJson
 from perdure.cli.run import run
@@ -31,6 +32,7 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(state.app, name="state")
 app.add_typer(actor.app, name="actor")
 app.command()(cluster)
+app.command()(doctor)
 
 
 @app.command()

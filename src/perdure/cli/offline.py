@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 from perdure.actors.ids import RESERVED
 from perdure.cli.failures import CommandError
 from perdure.cluster_view import view
+from perdure.doctor import examine
 from perdure.placement.table import decode as decode_table
 from perdure.sidecar.actors import keys_json, reminders_json
 from perdure.sidecar.cluster import cluster_json
 from perdure.sidecar.decoded import decode_value
+from perdure.sidecar.doctor import findings_json
 from perdure.sidecar.workflows import history_json, list_json, state_json
 from perdure.statestore.contract import ActorId, InstanceFilter, Page, StateStore
 from perdure.statestore.urls import open_store
@@ -43,6 +45,10 @@ class StoreReader:
     def close(self) -> None:
         self._run(self._store.close())
         self._runner.close()
+
+    def examine(self) -> list[Json]:
+        findings: list[Json] = findings_json(self._run(examine(self._store)))["findings"]
+        return findings
 
     def nodes(self) -> list[str]:
         """The URLs of the nodes' HTTP APIs, by the newest placement table."""

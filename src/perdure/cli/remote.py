@@ -132,6 +132,14 @@ class Node:
     def cluster(self) -> Json:
         return self._object("/v1.0/cluster")
 
+    def examine(self) -> list[Json]:
+        found: list[Json] = self._object("/v1.0/doctor")["findings"]
+        return found
+
+    def nodes(self) -> list[str]:
+        """The URLs of nodes: this one knows of the others."""
+        return [self.url]
+
     def _object(self, path: str, query: Json | None = None) -> Json:
         found = self.request("GET", path, query)
         if not isinstance(found, dict):

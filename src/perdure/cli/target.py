@@ -39,6 +39,10 @@ class Reader(Protocol):
 
     def cluster(self) -> Json: ...
 
+    def examine(self) -> list[Json]: ...
+
+    def nodes(self) -> list[str]: ...
+
 
 @contextmanager
 def reader(server: str, store: str | None, app_id: str | None = None) -> Iterator[Reader]:
