@@ -2,7 +2,7 @@
 in the other processes of the machine.
 
 messages (what crosses the socket) · frames (bytes to messages and back) · gather (group commit over all clients) ·
-server · lease (leases of one client) · client
+server · session (one client's connection) · lease (its leases) · client
 """
 
 from perdure.statestore.socket.client import SocketLease, SocketStore

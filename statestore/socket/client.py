@@ -107,7 +107,9 @@ class SocketStore:
     # --- commits -----------------------------------------------------------------------------------------------------
 
     async def commit(self, batch: Sequence[Commit]) -> Sequence[CommitResult]:
-        return await self.ask(Commits(list(batch)), messages.RESULTS) if batch else []
+        if not batch:
+            return []
+        return await self.ask(Commits(list(batch)), messages.RESULTS)
 
     # --- partitions --------------------------------------------------------------------------------------------------
 

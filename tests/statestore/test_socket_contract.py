@@ -82,9 +82,7 @@ class SocketHarness:
 
 class TestSocketStore(StoreContract):
     @pytest_asyncio.fixture(params=["memory", "sqlite"])
-    async def harness(
-        self, request: pytest.FixtureRequest, tmp_path: Path
-    ) -> AsyncIterator[SocketHarness]:
+    async def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SocketHarness]:
         harness = SocketHarness(request.param, tmp_path)
         yield harness
         await harness.close()
