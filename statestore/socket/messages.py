@@ -156,6 +156,7 @@ encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 
 decode_welcome = msgspec.msgpack.Decoder(Welcome).decode
 decode_request = msgspec.msgpack.Decoder(tuple[int, Request]).decode
+_decode_number = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw]).decode
 decode_answer = msgspec.msgpack.Decoder(tuple[int, str | None, msgspec.Raw]).decode
 
 #: What the answers to each kind of request hold.
@@ -181,7 +182,12 @@ _ERRORS: Mapping[str, type[PerdureError]] = {
 }
 
 
-def failure(number: int, error: Exception) -> bytes:
+def number(frame: memoryview) -> int:
+    """The number of a request that cannot be read otherwise. ValueError when it is none."""
+    return _decode_number(frame)[0]
+
+
+def failure(asked: int, error: Exception) -> bytes:
     """The answer that carries what the store raised. What is no store's error is a fault of its code, after which
     nobody knows what was written."""
     if isinstance(error, PerdureError) and error.code in _ERRORS:
@@ -189,7 +195,7 @@ def failure(number: int, error: Exception) -> bytes:
     else:
         code, message = StoreUnavailable.code, f"{type(error).__name__}: {error}"
     # Text out of nowhere may hold what UTF-8 has no bytes for.
-    return encode((number, code, message.encode("utf-8", "backslashreplace").decode()))
+    return encode((asked, code, message.encode("utf-8", "backslashreplace").decode()))
 
 
 def raised(code: str, message: str) -> PerdureError:

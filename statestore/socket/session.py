@@ -82,7 +82,12 @@ class Session(FrameProtocol):
         self.send(self._welcome)
 
     def received(self, frame: memoryview) -> None:
-        number, request = messages.decode_request(frame)
+        try:
+            number, request = messages.decode_request(frame)
+        except ValueError as error:
+            # Somebody's wrong value, and no reason to cut off all others of that process; if it is a request at all.
+            self._answer(messages.number(frame), StoreError(f"a store cannot read this: {error}"))
+            return
         if isinstance(request, Commits) and not self._stopping:
             # They are gathered with those of others, and a client has few of them outstanding.
             self._gatherer.submit(request.batch, len(frame), partial(self._answer, number))
