@@ -17,7 +17,8 @@ def open_store(url: str, *, partitions: int | None = None) -> StateStore:
 
     `memory://` (its own), `memory://name` (one per process), `sqlite:///file.db` (relative), `sqlite:////var/file.db`
     (absolute), `unix:///folder/store.sock` (the store of another process, see `perdure.statestore.socket`). SQLite
-    takes `?synchronous=normal`, by which the last commits before a power cut may be lost.
+    takes `?synchronous=normal`, by which the last commits before a power cut may be lost. `redis://host`,
+    `rediss://host` (TLS): see `perdure.statestore.redis.url`.
     `ConfigurationError` when there is no such store, or it has another number of partitions; `StoreHeld` when
     another process has it.
     """
@@ -25,7 +26,7 @@ def open_store(url: str, *, partitions: int | None = None) -> StateStore:
     opener = OPENERS.get(parts.scheme)
     if opener is None:
         known = ", ".join(f"{scheme}://" for scheme in OPENERS)
-        raise ConfigurationError(f"{url!r} is not the URL of a store; known are {known}")
+        raise ConfigurationError(f"{_shown(url)!r} is not the URL of a store; known are {known}")
     return opener(parts, partitions)
 
 
@@ -76,6 +77,33 @@ def _open_socket(url: SplitResult, partitions: int | None) -> StateStore:
     return SocketStore(path, partitions=partitions)
 
 
+def _open_postgres(url: SplitResult, partitions: int | None) -> StateStore:
+    try:
+        from perdure.statestore.postgres import PostgresStore
+        from perdure.statestore.postgres.options import parse
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise ConfigurationError("postgresql:// needs asyncpg: pip install 'perdure[postgres]'") from None
+    return PostgresStore(parse(url), partitions=partitions)
+
+
+def _shown(url: str) -> str:
+    """A URL for people: what stands before an @ may be a password."""
+    scheme, separator, rest = url.rpartition("://")
+    return scheme + separator + rest.rpartition("@")[2] if "@" in rest else url
+
+
+def _open_redis(url: SplitResult, partitions: int | None) -> StateStore:
+    try:
+        from perdure.statestore.redis.url import OPTIONS, open_redis
+    except ModuleNotFoundError as error:
+        if error.name != "hiredis":
+            raise
+        raise ConfigurationError(f"{url.scheme}:// needs hiredis: pip install 'perdure[redis]'") from None
+    return open_redis(url, partitions, _options(url, *OPTIONS))
+
+
 def _options(url: SplitResult, *known: str) -> dict[str, str]:
     options = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
     for name in options:
@@ -87,6 +115,10 @@ def _options(url: SplitResult, *known: str) -> dict[str, str]:
 #: What opens the URLs of each scheme.
 OPENERS: dict[str, Callable[[SplitResult, int | None], StateStore]] = {
     "memory": _open_memory,
+    "postgres": _open_postgres,
+    "postgresql": _open_postgres,
     "sqlite": _open_sqlite,
+    "redis": _open_redis,
+    "rediss": _open_redis,
     "unix": _open_socket,
 }

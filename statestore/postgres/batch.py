@@ -1,0 +1,173 @@
+"""Commits as the arrays that the function `commit_1` of the migrations takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from perdure.statestore.contract import Commit, Reminder
+from perdure.statestore.keys import split
+from perdure.statestore.postgres.ids import storable, type_number
+
+METADATA = "metadata"
+CUSTOM_STATUS = "customStatus"
+
+#: The flags of a commit.
+TOUCH_METADATA = 1
+TOUCH_CUSTOM_STATUS = 2
+RESET = 4
+REMOVE = 8
+NEW = 16
+
+#: How the function is called: one argument for each column of each table below, and the count of new actors.
+ARGUMENTS = ", ".join(f"${number}" for number in range(1, 42))
+
+_INT8 = range(-(2**63), 2**63)
+_INT4 = range(-(2**31), 2**31)
+
+
+class Rows:
+    """The arrays of one call, flat rows turned into columns at the end: `commit_1` says what they hold."""
+
+    __slots__ = (
+        "actors",
+        "cleared",
+        "deleted",
+        "erased",
+        "gone",
+        "instances",
+        "keys",
+        "news",
+        "owing",
+        "paid",
+        "reminders",
+    )
+
+    def __init__(self) -> None:
+        self.actors: list[tuple[Any, ...]] = []
+        self.news = 0
+        self.keys: list[tuple[Any, ...]] = []
+        self.deleted: list[tuple[Any, ...]] = []
+        self.owing: list[tuple[Any, ...]] = []
+        self.paid: list[int] = []
+        self.cleared: list[int] = []
+        self.erased: list[tuple[Any, ...]] = []
+        self.reminders: list[tuple[Any, ...]] = []
+        self.gone: list[int] = []
+        self.instances: list[tuple[Any, ...]] = []
+
+    def add(self, place: int, number: int, fence: int, commit: Commit) -> None:
+        flags = 0
+        metadata = custom_status = None
+        keys = self.keys
+        for key, value in commit.put.items():
+            if key == METADATA:
+                metadata, flags = value, flags | TOUCH_METADATA
+            elif key == CUSTOM_STATUS:
+                custom_status, flags = value, flags | TOUCH_CUSTOM_STATUS
+            else:
+                keys.append((place, *split(key), value))
+        if commit.reset:
+            flags = RESET | TOUCH_METADATA | TOUCH_CUSTOM_STATUS if commit.put else self._remove(place)
+        elif commit.delete:
+            flags |= self._delete(place, commit)
+        if commit.expected is None and not flags & REMOVE:
+            flags |= NEW
+            self.news += 1
+        id = commit.actor.id
+        self.actors.append(
+            (number, id, fence, flags, commit.expected, commit.version, metadata, custom_status)
+        )
+        if not flags & REMOVE:
+            self._beside(place, commit, id)
+
+    def _remove(self, place: int) -> int:
+        self.paid.append(place)
+        self.cleared.append(place)
+        self.gone.append(place)
+        return RESET | REMOVE
+
+    def _delete(self, place: int, commit: Commit) -> int:
+        flags = 0
+        for key in commit.delete:
+            if key == METADATA:
+                flags |= TOUCH_METADATA
+            elif key == CUSTOM_STATUS:
+                flags |= TOUCH_CUSTOM_STATUS
+            else:
+                self.deleted.append((place, *split(key)))
+        return flags
+
+    def _beside(self, place: int, commit: Commit, id: str) -> None:
+        """What a commit changes beside its keys."""
+        if commit.recover is not None:
+            if commit.recover:
+                self.owing.append((place, id))
+            else:
+                self.paid.append(place)
+        if commit.clear_reminders:
+            self.cleared.append(place)
+        elif commit.delete_reminders:
+            self.erased += [(place, name) for name in commit.delete_reminders]
+        if commit.reminders:
+            # Of one name the last counts.
+            last: dict[str, Reminder] = {reminder.name: reminder for reminder in commit.reminders}
+            self.reminders += [(place, id, name, one.due, one.data) for name, one in last.items()]
+        row = commit.row
+        if row is not None:
+            self.instances.append((place, id, row.name, row.status, row.created, row.updated, row.details))
+        elif commit.delete_row:
+            self.gone.append(place)
+
+
+def arrays(commits: Sequence[Commit]) -> tuple[list[int], list[Any]]:
+    """For each place of the call, from 0, the index of its commit in the sequence; and the call's arguments. Locks are
+    taken in the order of places, which is that of the actors' index and the same for all processes."""
+    numbers = [type_number(commit.actor.type) for commit in commits]
+    order = sorted(range(len(commits)), key=lambda at: (numbers[at], commits[at].actor.id))
+    needed = sorted({(number, c.partition, *c.fence) for number, c in zip(numbers, commits, strict=True)})
+    fences = {fence: place for place, fence in enumerate(needed, 1)}
+    rows = Rows()
+    for place, at in enumerate(order, 1):
+        commit, number = commits[at], numbers[at]
+        rows.add(place, number, fences[(number, commit.partition, *commit.fence)], commit)
+    arguments = [
+        *_columns(needed, 4),
+        *_columns(rows.actors, 8),
+        rows.news,
+        *_columns(rows.keys, 5),
+        *_columns(rows.deleted, 4),
+        *_columns(rows.owing, 2),
+        rows.paid,
+        rows.cleared,
+        *_columns(rows.erased, 2),
+        *_columns(rows.reminders, 5),
+        rows.gone,
+        *_columns(rows.instances, 7),
+    ]
+    return order, arguments
+
+
+def unstorable(commit: Commit) -> str | None:
+    """Why a commit can never be stored, as far as that can be told by looking at it."""
+    texts = [
+        commit.actor.id,
+        *commit.put,
+        *commit.delete,
+        *commit.delete_reminders,
+        *(reminder.name for reminder in commit.reminders),
+        *((commit.row.name, commit.row.status) if commit.row else ()),
+    ]
+    for text in texts:
+        if not storable(text):
+            return f"PostgreSQL's text cannot hold {text[:60]!r}"
+    numbers = [*commit.fence, *(reminder.due for reminder in commit.reminders)]
+    if commit.row is not None:
+        numbers += (commit.row.created, commit.row.updated)
+    if commit.partition not in _INT4 or any(number not in _INT8 for number in numbers):
+        return "a number of it has more than 64 bits"
+    return None
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[Any]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
