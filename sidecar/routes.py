@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from perdure.sidecar.errors import Handler
+from perdure.sidecar.errors import FAILURE_CODES, Handler
 
 #: Dapr serves its API under each of these.
 VERSIONS = ("v1.0", "v1.0-beta1", "v1.0-alpha1")
@@ -23,6 +23,16 @@ class Route(NamedTuple):
     failure_code: str
     #: Whether GET has no effect.
     safe: bool = True
+
+
+def add_routes(app: web.Application, routes: list[Route]) -> None:
+    """Serves these, too, with HEAD wherever GET has no effect."""
+    for route in routes:
+        resource = app.router.add_resource(route.path)
+        resource.add_route(route.method, route.handler)
+        if route.method == "GET" and route.safe:
+            resource.add_route("HEAD", route.handler)
+        app[FAILURE_CODES][route.handler] = route.failure_code
 
 
 def json_response(value: object, status: int = 200) -> web.Response:

@@ -23,7 +23,7 @@ from perdure.sidecar.facade import Facade
 from perdure.sidecar.health import HealthApi
 from perdure.sidecar.middleware import errors_as_json
 from perdure.sidecar.polls import LongPolls
-from perdure.sidecar.routes import VERSIONS, Route
+from perdure.sidecar.routes import VERSIONS, add_routes
 from perdure.sidecar.token import OPEN_PATHS, token_required, valid_token
 from perdure.sidecar.workflows import WorkflowApi
 
@@ -52,21 +52,12 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None 
     app[OPEN_PATHS] = set()
     app[FAILURE_CODES] = {}
     for version in VERSIONS:
-        _add(app, workflows.routes(version))
-    _add(app, actors.routes("v1.0"))
-    _add(app, ClusterApi(facade).routes())
-    _add(app, DoctorApi(facade).routes())
-    _add(app, HealthApi(facade, max_body).routes())
+        add_routes(app, workflows.routes(version))
+    add_routes(app, actors.routes("v1.0"))
+    add_routes(app, ClusterApi(facade).routes())
+    add_routes(app, DoctorApi(facade).routes())
+    add_routes(app, HealthApi(facade, max_body).routes())
     return app
-
-
-def _add(app: web.Application, routes: list[Route]) -> None:
-    for route in routes:
-        resource = app.router.add_resource(route.path)
-        resource.add_route(route.method, route.handler)
-        if route.method == "GET" and route.safe:
-            resource.add_route("HEAD", route.handler)
-        app[FAILURE_CODES][route.handler] = route.failure_code
 
 
 class AccessLog(AbstractAccessLogger):

@@ -6,7 +6,7 @@ import inspect
 import logging
 import socket
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +35,8 @@ from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
 
 if TYPE_CHECKING:
+    from aiohttp.web import Application
+
     from perdure.sidecar.server import HttpServer
 
 log = logging.getLogger("perdure.node")
@@ -159,6 +161,7 @@ class Node:
         bind(self)
         if self._sockets:
             # Late: half of the time that importing perdure takes would be aiohttp's. But not while the watchdog looks.
+            from perdure.console import mount
             from perdure.sidecar.server import HttpServer
         # Before the first user code can run: that of what is recovered.
         if self.options.blocked_after:
@@ -172,7 +175,7 @@ class Node:
             self._watchdog.start()
         await self.runtime.start()
         if self._sockets:
-            await self._serve_http(HttpServer)
+            await self._serve_http(HttpServer, mount)
         self._not_ready = None
         log.info("node.ready", extra=fields(node=self.node_id, app=self.app_id, url=self.url))
 
@@ -199,9 +202,12 @@ class Node:
             return local_url(self.options.host, port)
         return f"http://{join_address(split_address(address, 'the address')[0], port)}"
 
-    async def _serve_http(self, server: type[HttpServer]) -> None:
+    async def _serve_http(
+        self, server: type[HttpServer], mount: Callable[[Application, Node, Runtime], None]
+    ) -> None:
         options = self.options
         self._server = server(self, options.host, api_token=options.api_token, listeners=self._sockets)
+        mount(self._server.app, self, self.runtime)
         await self._server.start()
         announce = getattr(self.store, "announce", None)
         if announce is not None:
