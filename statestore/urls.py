@@ -115,9 +115,9 @@ def _options(url: SplitResult, *known: str) -> dict[str, str]:
 #: What opens the URLs of each scheme.
 OPENERS: dict[str, Callable[[SplitResult, int | None], StateStore]] = {
     "memory": _open_memory,
+    "sqlite": _open_sqlite,
     "postgres": _open_postgres,
     "postgresql": _open_postgres,
-    "sqlite": _open_sqlite,
     "redis": _open_redis,
     "rediss": _open_redis,
     "unix": _open_socket,

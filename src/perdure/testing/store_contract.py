@@ -21,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from perdure.errors import StoreError
+from perdure.statestore import partitions
 from perdure.statestore.contract import (
     COMMITTED,
     SNAPSHOT_LIMIT,
@@ -73,7 +74,7 @@ def actor_id(id: str = "1", type: str = TYPE) -> ActorId:
 
 
 def partition_of(actor: ActorId) -> int:
-    return sum(actor.id.encode()) % PARTITIONS
+    return partitions.partition_of(actor.id, PARTITIONS)
 
 
 def put(

@@ -1,0 +1,192 @@
+"""Commits as calls of commit.lua, and its answers as results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import cast
+
+import msgspec
+
+from perdure.errors import StoreUnavailable
+from perdure.statestore.contract import (
+    COMMITTED,
+    ActorId,
+    Commit,
+    CommitResult,
+    Conflict,
+    Fence,
+    Fenced,
+    InstanceRow,
+    Rejected,
+)
+from perdure.statestore.redis import errors, scripts
+from perdure.statestore.redis.layout import VERSION, Layout
+from perdure.statestore.redis.link import Error, Reply
+from perdure.statestore.redis.order import END, escaped, newest_place, place_newest, time_place
+
+#: What Redis takes as one value at most, unless it is set up otherwise.
+MOST_BYTES = 512 * 1024 * 1024
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True):
+    """What a commit changes beside the keys that it puts. commit.lua reads the fields by their order."""
+
+    #: 0: nothing more; 1: the keys are replaced; 2: the actor is removed.
+    mode: int
+    delete: list[str]
+    recover: bool | None
+    #: The stored row and its members in the index; False: it is deleted.
+    row: tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw] | bool | None
+    clear: bool
+    forget: list[str]
+    #: Name, and stored value.
+    reminders: list[tuple[str, msgspec.Raw]]
+    id: str
+    #: What stands between a reminder's time and its name in `due`.
+    tail: msgspec.Raw
+
+
+class StoredRow(msgspec.Struct, frozen=True, array_like=True):
+    """An index row in Redis, but for its time. commit.lua and scan.lua read the first fields, by their order."""
+
+    status: str
+    name: str
+    updated: int
+    details: bytes
+
+
+class Refused(Exception):
+    """This commit cannot be stored."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_row = msgspec.msgpack.Decoder(StoredRow).decode
+_SCRIPT = scripts.COMMIT
+
+
+def fence_text(fence: Fence) -> str:
+    return f"{fence[0]}.{fence[1]}"
+
+
+def fence_of(text: bytes) -> Fence:
+    term, _, epoch = text.partition(b".")
+    return Fence(int(term), int(epoch))
+
+
+def encode_row(row: InstanceRow) -> bytes:
+    return newest_place(row.created) + _encode(StoredRow(row.status, row.name, row.updated, row.details))
+
+
+def by_time(place: bytes) -> bytes:
+    """What stands before an id in the index of all rows."""
+    return b"\0" + place
+
+
+def by_status(status: str, place: bytes) -> bytes:
+    """What stands before an id in the index of the rows of one status."""
+    return status.encode() + b"\0" + place
+
+
+def decode_row(actor: ActorId, stored: bytes) -> InstanceRow:
+    """`msgspec.DecodeError` for what is no row."""
+    row = _decode_row(stored[8:])
+    return InstanceRow(actor, row.name, row.status, place_newest(stored[:8]), row.updated, row.details)
+
+
+def pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
+    """The slot and the command. `Refused` for a commit that cannot be stored."""
+    try:
+        return _pack(layout, commit)
+    except (UnicodeError, OverflowError, TypeError) as error:
+        raise Refused(f"Redis cannot store this commit: {error}") from error
+
+
+def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
+    actor, put = commit.actor, commit.put
+    names = layout.names(actor.type, commit.partition)
+    id = actor.id.encode()
+    keys: tuple[bytes, ...] = (names.actor + id, names.fence, names.sorted + id)
+    changes = b""
+    if (
+        commit.recover is not None
+        or commit.row is not None
+        or commit.reminders
+        or commit.reset
+        or commit.delete
+        or commit.delete_row
+        or commit.delete_reminders
+        or commit.clear_reminders
+    ):
+        found = _changes(commit)
+        changes = _encode(found)
+        if (
+            found.mode == 2
+            or found.recover is not None
+            or found.row is not None
+            or found.clear
+            or found.forget
+            or found.reminders
+        ):
+            keys += (names.owing, names.rows, names.instances, names.due, names.reminders + id)
+    if sum(map(len, put.values())) > MOST_BYTES // 2 and max(map(len, put.values())) > MOST_BYTES - 1:
+        raise Refused(f"Redis takes values of at most {MOST_BYTES} bytes")
+    data = _SCRIPT.call(
+        keys,
+        f"{commit.fence[0]}.{commit.fence[1]}",
+        commit.expected or b"",
+        changes,
+        VERSION,
+        commit.version,
+        *chain.from_iterable(cast(Iterable[tuple[str | bytes, ...]], put.items())),
+    )
+    return names.slot, data
+
+
+def _raw(data: bytes) -> msgspec.Raw:
+    """Bytes as a text of msgpack: Redis' Lua knows no other kind."""
+    return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
+
+
+def _changes(commit: Commit) -> Changes:
+    if commit.reset and not commit.put:
+        # All goes, whatever else the commit says.
+        return Changes(2, [], None, None, True, [], [], commit.actor.id, _raw(escaped(commit.actor.id) + END))
+    row: tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw] | bool | None = None
+    if commit.row is not None:
+        one = commit.row
+        if not one.status or "\0" in one.status:
+            raise Refused(f"{one.status!r} is not a status: a short word is")
+        place, id = newest_place(one.created), one.actor.id.encode()
+        row = (_raw(encode_row(one)), _raw(by_time(place) + id), _raw(by_status(one.status, place) + id))
+    elif commit.delete_row:
+        row = False
+    return Changes(
+        1 if commit.reset else 0,
+        list(commit.delete),
+        commit.recover,
+        row,
+        commit.clear_reminders,
+        list(commit.delete_reminders),
+        # Of one name the last counts.
+        list(
+            {one.name: (one.name, _raw(time_place(one.due) + one.data)) for one in commit.reminders}.values()
+        ),
+        commit.actor.id,
+        _raw(escaped(commit.actor.id) + END),
+    )
+
+
+def result(reply: Reply) -> CommitResult:
+    """`StoreUnavailable` for a refusal that is not this commit's fault."""
+    if reply == 1:
+        return COMMITTED
+    if isinstance(reply, Error):
+        message = str(reply)
+        if errors.passing(message):
+            raise StoreUnavailable(f"Redis: {message}")
+        return Rejected(f"Redis: {message}")
+    kind, stored = reply
+    if kind == 2:
+        return Fenced(None if stored is None else fence_of(stored))
+    return Conflict(stored)

@@ -1,0 +1,60 @@
+"""The seam where Redis' error replies become the store's errors."""
+
+from __future__ import annotations
+
+import re
+
+from perdure.errors import CorruptState, PerdureError, StoreError, StoreUnavailable
+
+#: The server's or its operator's fault: the same request may succeed later. Refusals that hit every commit alike belong
+#: here, also those that are definite (OOM, NOPERM): otherwise a node would reject what it could write in a minute.
+_PASSING = frozenset(
+    (
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "DENIED",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOAUTH",
+        "NOGOODSLAVE",
+        "NOPERM",
+        "NOREPLICAS",
+        "NOSCRIPT",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+        "UNKILLABLE",
+        "WRONGPASS",
+    )
+)
+#: Redis 6 wraps what a script's call raised.
+_WRAPPED = re.compile(r"@user_script:\s*\d+:\s*-?([A-Z]+) ")
+
+
+def code(message: str) -> str:
+    """The kind of an error reply."""
+    first = message.partition(" ")[0]
+    if first == "ERR":
+        inner = _WRAPPED.search(message)
+        if inner:
+            return inner[1]
+    return first
+
+
+def passing(message: str) -> bool:
+    """Whether the same request may succeed later."""
+    return code(message) in _PASSING or message.startswith("ERR max number of clients")
+
+
+def mapped(message: str) -> PerdureError:
+    """The store's error for an error reply."""
+    if passing(message):
+        return StoreUnavailable(f"Redis: {message}")
+    if code(message) == "WRONGTYPE":
+        return CorruptState(f"Redis: {message}")
+    return StoreError(f"Redis: {message}")

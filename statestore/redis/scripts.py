@@ -1,0 +1,36 @@
+"""The Lua scripts of this folder, by name."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+from perdure.statestore.redis.link import packed
+
+
+class Script:
+    """One script; `sha` is what EVALSHA names it by."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = resources.files(__package__).joinpath(f"{name}.lua").read_bytes()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+    def call(self, keys: tuple[bytes, ...], *args: str | bytes | int) -> bytes:
+        """A call of it, ready to be sent."""
+        return packed(b"EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+COMMIT = Script("commit")
+LOAD = Script("load")
+KEYS = Script("keys")
+TAKE = Script("take")
+RELEASE = Script("release")
+SETTINGS = Script("settings")
+SCAN = Script("scan")
+COUNT = Script("count")
+LEASE = Script("lease")
+
+ALL = (COMMIT, LOAD, KEYS, TAKE, RELEASE, SETTINGS, SCAN, COUNT, LEASE)
+#: Sends them all to a server. Harmless where they are already.
+LOADING = b"".join(packed(b"SCRIPT", b"LOAD", script.text) for script in ALL)

@@ -1,0 +1,201 @@
+"""Server: what is said to one primary, over lanes that do not wait for each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+from perdure.errors import ConfigurationError, StoreUnavailable
+from perdure.logs import fields
+from perdure.statestore.redis import scripts
+from perdure.statestore.redis.errors import code
+from perdure.statestore.redis.lane import Lane
+from perdure.statestore.redis.link import Address, Error, Link, Reply, packed
+from perdure.statestore.redis.session import (
+    REPLICATION,
+    Facts,
+    Login,
+    Session,
+    check_policy,
+    log_in,
+    parsed,
+    warn_of_persistence,
+)
+
+logger = logging.getLogger("perdure.statestore.redis")
+
+#: Seconds that replicas have for a batch. Less than a link's patience.
+REPLICATION_SECONDS = 2.0
+
+
+class Road(IntEnum):
+    """Which connection: a batch of commits waits for no long read, and a lease for neither."""
+
+    WRITES = 0
+    READS = 1
+    LEASES = 2
+
+
+class Owner(Protocol):
+    """Who knows which server is the right one."""
+
+    #: Whether the store was used before: then what is wrong with a server is not the caller's mistake any more.
+    started: bool
+    #: How many replicas must have what is acknowledged.
+    replicas: int
+    cluster: bool
+
+    def admit(self, server: Server, session: Session) -> None:
+        """A server was reached anew. Whoever must know that it may have lost something is told before this returns."""
+
+
+class Server:
+    """One primary, wherever `locate` says it is."""
+
+    def __init__(self, owner: Owner, login: Login, locate: Callable[[], Awaitable[Address]]) -> None:
+        self._owner = owner
+        self._login = login
+        self._locate = locate
+        self._lanes = [Lane(lambda road=road: self._connect(road)) for road in Road]  # type: ignore[misc]
+        #: The last connection of each lane: whose history, and its number there.
+        self._clients: dict[Road, tuple[tuple[str, str], int]] = {}
+        self._warned: tuple[str, str] | None = None
+        #: Where it was last.
+        self.address: Address | None = None
+
+    async def run(self, road: Road, calls: Sequence[bytes], *, durable: bool = False) -> list[Reply]:
+        """The answers to packed commands, in order; errors that concern single commands are among them as values.
+        `durable`: returns when what they wrote is as durable as the store's settings promise. `StoreUnavailable`: no
+        answer, or not durable in time."""
+        link = await self._lanes[road].link()
+        count, replicas = len(calls), self._owner.replicas if durable else 0
+        data = calls[0] if count == 1 else b"".join(calls)
+        if replicas:
+            data += _wait(replicas)
+        replies = await link.ask(data, count + 1 if replicas else count)
+        if Error in map(type, replies):
+            replies = await self._again(link, calls, replies, replicas)
+        if replicas:
+            self._replicated(replies.pop(), replicas)
+        return replies
+
+    async def _again(
+        self, link: Link, calls: Sequence[bytes], replies: list[Reply], replicas: int
+    ) -> list[Reply]:
+        """Sends again what met a server without its script: that was not done."""
+        missing = [
+            at
+            for at, reply in enumerate(replies)
+            if isinstance(reply, Error) and code(str(reply)) == "NOSCRIPT"
+        ]
+        if missing:
+            data = [scripts.LOADING, *(calls[at] for at in missing)]
+            if replicas:
+                data.append(_wait(replicas))
+            loaded = len(scripts.ALL)
+            answers = await link.ask(b"".join(data), loaded + len(missing) + bool(replicas))
+            for at, answer in zip(missing, answers[loaded:], strict=False):
+                replies[at] = answer
+            if replicas:
+                replies[-1] = answers[-1]
+        for reply in replies:
+            if isinstance(reply, Error) and code(str(reply)) == "READONLY":
+                # It is a replica now: the primary has to be looked for.
+                self.abort(f"Redis at {link.address} is no primary any more")
+                break
+        return replies
+
+    def _replicated(self, answer: Reply, replicas: int) -> None:
+        if isinstance(answer, Error):
+            raise StoreUnavailable(f"Redis: {answer}")
+        if answer < replicas:
+            raise StoreUnavailable(
+                f"only {answer} of {replicas} replicas had the write within {REPLICATION_SECONDS:g} s"
+            )
+
+    async def look(self) -> None:
+        """Whether it still is the primary that it was; if not, all its links are cut."""
+        lane = self._lanes[Road.LEASES]
+        link = await lane.link()
+        (answer,) = await link.ask(REPLICATION, 1)
+        if isinstance(answer, Error):
+            return
+        info = parsed(answer)
+        known = self._clients.get(Road.LEASES)
+        if info.get("role") != "master" or (known and info.get("master_replid", "") != known[0][0]):
+            self.abort(f"Redis at {link.address} is not the primary that it was")
+
+    def abort(self, reason: str) -> None:
+        """Breaks all links; who asks next connects anew."""
+        for lane in self._lanes:
+            lane.abort(reason)
+
+    async def close(self) -> None:
+        for lane in self._lanes:
+            await lane.close()
+
+    # --- connecting --------------------------------------------------------------------------------------------------
+
+    async def _connect(self, road: Road) -> Link:
+        address = await self._locate()
+        try:
+            session = await log_in(address, self._login)
+            try:
+                await self._prepare(road, session)
+            except BaseException:
+                session.link.abort("not ready")
+                raise
+        except ConfigurationError as error:
+            if self._owner.started:
+                raise StoreUnavailable(str(error)) from error
+            raise
+        return session.link
+
+    async def _prepare(self, road: Road, session: Session) -> None:
+        link, facts = session
+        if facts.cluster != self._owner.cluster:
+            raise ConfigurationError(
+                f"Redis at {link.address} is a node of a cluster: write redis+cluster://…"
+                if facts.cluster
+                else f"Redis at {link.address} is not a node of a cluster: write redis://…"
+            )
+        if not facts.primary:
+            raise StoreUnavailable(f"Redis at {link.address} is a replica")
+        check_policy(facts, link.address)
+        await self._end_former(road, link, facts)
+        for reply in await link.ask(scripts.LOADING, len(scripts.ALL)):
+            if isinstance(reply, Error):
+                _refused(reply, link.address)
+        if self._warned != facts.history:
+            self._warned = facts.history
+            await warn_of_persistence(session)
+        if link.closed is not None:
+            raise StoreUnavailable(link.closed)
+        self.address = link.address
+        if facts.client is not None:
+            self._clients[road] = (facts.history, facts.client)
+        self._owner.admit(self, session)
+
+    async def _end_former(self, road: Road, link: Link, facts: Facts) -> None:
+        """Ends this lane's last connection at the server, where it may still be open and hold commands that were
+        given up: what was not done by now is never done."""
+        history, client = self._clients.get(road, (None, 0))
+        if history == facts.history:
+            (answer,) = await link.ask(packed(b"CLIENT", b"KILL", b"ID", client), 1)
+            if isinstance(answer, Error):
+                logger.info(
+                    "Redis does not end a connection that was given up", extra=fields(reason=str(answer))
+                )
+
+
+def _wait(replicas: int) -> bytes:
+    return packed(b"WAIT", replicas, int(REPLICATION_SECONDS * 1000))
+
+
+def _refused(reply: Error, address: Address) -> None:
+    message = str(reply)
+    if code(message) == "NOPERM":
+        raise ConfigurationError(f"Redis at {address} refuses: {message}")
+    raise StoreUnavailable(f"Redis at {address}: {message}")

@@ -1,0 +1,82 @@
+"""Single: one primary, at a fixed address or where sentinels say it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from perdure.errors import PerdureError
+from perdure.logs import fields
+from perdure.statestore.redis.link import Address, Reply
+from perdure.statestore.redis.server import Road, Server
+from perdure.statestore.redis.session import Login, Session
+
+logger = logging.getLogger("perdure.statestore.redis")
+
+#: Seconds between looks whether the primary still is the one that it was.
+LOOK_SECONDS = 1.0
+
+
+class Single:
+    """All slots are on one server."""
+
+    cluster = False
+
+    def __init__(
+        self,
+        login: Login,
+        locate: Callable[[], Awaitable[Address]],
+        *,
+        lost: Callable[[str], None],
+        replicas: int = 0,
+    ) -> None:
+        """`lost` is called before any answer of a server that may have lost what was acknowledged."""
+        self.started = False
+        self.replicas = replicas
+        self._locate = locate
+        self._lost = lost
+        self._server = Server(self, login, locate)
+        self._history: tuple[str, str] | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="redis watch")
+
+    async def run(
+        self, road: Road, calls: Sequence[tuple[int, bytes]], *, durable: bool = False
+    ) -> list[Reply]:
+        """The answers to commands, each given with its slot. See `Server.run`."""
+        return await self._server.run(road, [data for _, data in calls], durable=durable)
+
+    def slots(self) -> Sequence[tuple[int, int]]:
+        """From which slot to which each server has."""
+        return [(0, 16383)]
+
+    def admit(self, server: Server, session: Session) -> None:
+        history = session.facts.history
+        if self._history is None:
+            self._history = history
+        elif self._history != history:
+            self._history = history
+            reason = f"Redis at {session.link.address} was restarted or promoted since the last answer"
+            server.abort(reason)
+            self._lost(reason)
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        await self._server.close()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(PerdureError):
+                await self._server.look()
+                address = await self._locate()
+                if self._server.address not in (None, address):
+                    logger.warning("Redis has another primary", extra=fields(server=str(address)))
+                    self._server.abort(f"the primary is at {address} now")
