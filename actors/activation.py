@@ -87,6 +87,7 @@ class Activation:
         "partition",
         "phase",
         "recover",
+        "retiring",
         "touched",
         "version",
     )
@@ -106,6 +107,8 @@ class Activation:
         self.failures = 0
         #: The host's tick in which it was last used.
         self.touched = 0
+        #: Its partition is being given away: what is under way comes to its end, and nothing else begins.
+        self.retiring = False
         self._turn: Turn | None = None
         #: The asynchronous turn that is running; any other that still runs belongs to a past that was restored away.
         self._work: Coroutine[Any, Any, Turn | None] | None = None
@@ -153,6 +156,17 @@ class Activation:
         self.phase = LOADING
         self.host.clock.spawn(self._load())
 
+    def retire(self, reason: PerdureError) -> bool:
+        """As `drop`, but a turn that user code is in goes on to its commit. Whether anything is under way: the host
+        is told (`retired`) when it has come to its end and is answered."""
+        under_way = self.phase is TURN or self.phase is COMMITTING
+        self.retiring = under_way
+        if self.phase is TURN or self._checkpoint is not None:
+            self._refuse_all(reason)
+        else:
+            self.drop(reason)
+        return under_way
+
     def drop(self, reason: PerdureError) -> None:
         """Forgets the activation; whatever waits for it is answered with `reason`. A commit in flight is still
         answered when it turns out to be durable."""
@@ -178,12 +192,7 @@ class Activation:
         the behaviour ends its turn when it is told to `restore` or `close`."""
         assert self.phase is TURN
         self._checkpoint = asyncio.get_running_loop().create_future()
-        if self.version is None and not turn.changes:
-            # Only a check: it must not bring an actor without keys into being.
-            turn.commit.reset = True
-        self.phase = COMMITTING
-        self._turn = turn
-        self.host.committer.submit(turn.commit, self._settled)
+        self._submit(turn)
         await self._checkpoint
 
     # --- loading -----------------------------------------------------------------------------------------------
@@ -268,6 +277,9 @@ class Activation:
             for message in turn.messages if turn else ():
                 message.answer(Moved())
             return
+        if self.retiring:
+            self._run_retiring(turn)
+            return
         self.phase = READY
         if turn is not None:
             self._commit(turn)
@@ -276,10 +288,26 @@ class Activation:
             self._woken = False
             self.wake()
 
+    def _run_retiring(self, turn: Turn | None) -> None:
+        """The last turn of an activation whose partition goes to another node. Placement's word is no longer about
+        it, so a turn that changed nothing is committed too."""
+        if turn is not None:
+            self._submit(turn)
+        self._retired(self.host.moved(self))
+
+    def _retired(self, reason: PerdureError) -> None:
+        under_way = self._turn is not None
+        self.drop(reason)
+        if not under_way:
+            self.host.retired(self)
+
     def _failed(self, error: Exception) -> None:
         """The behaviour itself raised: not user code, whose errors behaviours turn into answers. Its memory is not
         to be trusted; the messages get the error, and the store's state is read again after a pause."""
         log.error("turn.failed", extra=fields(actor=self.actor), exc_info=error)
+        if self.retiring:
+            self._retired(self.host.moved(self))
+            return
         self.failures += 1
         self.phase = LOADING
         known = error if isinstance(error, PerdureError) else PerdureError(f"internal error: {error!r}")
@@ -301,6 +329,9 @@ class Activation:
             self.phase = READY
             self._finish(turn)
             return
+        self._submit(turn)
+
+    def _submit(self, turn: Turn) -> None:
         if self.version is None and not turn.changes:
             # Only a check: it must not bring an actor without keys into being.
             turn.commit.reset = True
@@ -316,8 +347,10 @@ class Activation:
         if type(result) is Committed:
             self._durable(turn, checkpoint)
         elif self.phase is GONE:
-            for message in turn.messages:
-                message.answer(Moved())
+            self._lost(turn)
+        elif self.retiring and not isinstance(result, Rejected):
+            self.drop(self.host.moved(self))
+            self._lost(turn)
         elif isinstance(result, Conflict):
             log.warning("commit.conflict", extra=fields(actor=self.actor))
             self._again(turn)
@@ -352,10 +385,14 @@ class Activation:
             # The new owner derives the effects from the store; the callers wait for this node's word.
             for answer, value in turn.answers:
                 answer(value)
+            if self.retiring:
+                self.host.retired(self)
             return
         self.phase = READY if checkpoint is None else TURN
         self.failures = 0
-        if commit.reminders or commit.delete_reminders or commit.clear_reminders or removed:
+        if (
+            commit.reminders or commit.delete_reminders or commit.clear_reminders or removed
+        ) and not self.retiring:
             self.host.reminders.committed(commit)
         self._finish(turn)
         if checkpoint is not None:
@@ -373,6 +410,13 @@ class Activation:
             self.wake()
 
     # --- messages that were not handled --------------------------------------------------------------------------
+
+    def _lost(self, turn: Turn) -> None:
+        """The commit did not pass, and the activation is gone."""
+        for message in turn.messages:
+            message.answer(self.host.moved(self))
+        if self.retiring:
+            self.host.retired(self)
 
     def _again(self, turn: Turn) -> None:
         self.mailbox.extendleft(reversed(turn.messages))

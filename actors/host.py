@@ -11,7 +11,7 @@ from perdure.actors.messages import Message
 from perdure.actors.reminders import ReminderClock
 from perdure.actors.turn import Behaviour
 from perdure.clock import Clock
-from perdure.errors import Moved, NotRegistered, PerdureError, StoreError
+from perdure.errors import DeadlineExceeded, Moved, NotRegistered, PerdureError, StoreError
 from perdure.logs import fields
 from perdure.placement.hashing import partition_of
 from perdure.statestore.committer import Committer
@@ -28,6 +28,10 @@ EVICT_SLICE = 1000
 EVICT_PAUSE = 0.02
 #: Actors that owe work and are being activated at a time, while partitions are taken over.
 WAKE_LIMIT = 500
+#: Messages that wait at most for partitions that are on their way here.
+PARKED_LIMIT = 10_000
+
+_NO_TABLE = Fence(0, 0)
 
 
 class ActorType(Protocol):
@@ -47,12 +51,14 @@ class ActorType(Protocol):
 class Owned:
     """One partition that this node serves."""
 
-    __slots__ = ("crashed", "fence")
+    __slots__ = ("crashed", "fence", "since")
 
-    def __init__(self, fence: Fence, crashed: bool) -> None:
+    def __init__(self, fence: Fence, crashed: bool, since: float) -> None:
         self.fence = fence
         #: Its last owner did not release it: what is woken here may be what killed that owner.
         self.crashed = crashed
+        #: Monotonic time from which this node has served it.
+        self.since = since
 
 
 class ActorHost:
@@ -77,6 +83,16 @@ class ActorHost:
         self.types: dict[str, ActorType] = {}
         self.activations: dict[ActorId, Activation] = {}
         self.owned: dict[TypePartition, Owned] = {}
+        #: Partitions on their way to this node, with the messages that wait for them.
+        self.coming: dict[TypePartition, list[Message]] = {}
+        self._parked = 0
+        #: Activations of partitions that are served no more, whose last turn or commit is under way.
+        self.retiring: dict[TypePartition, dict[Activation, None]] = {}
+        #: The table that this node goes by, and partitions of which it knows that a newer one moves them.
+        self.newest = _NO_TABLE
+        self.newer: dict[TypePartition, Fence] = {}
+        #: Called when the last activation of a partition has retired.
+        self.on_retired: Callable[[TypePartition], None] = lambda _: None
         self.reminders = ReminderClock(self)
         self.tick = 0
         #: Called with (actor type, partition, own fence, stored fence) when the store says that somebody else owns it.
@@ -107,6 +123,7 @@ class ActorHost:
         self._accepting = False
         self.reminders.close()
         self.disown(list(self.owned), Moved("the node is stopping"))
+        self.expect(())
 
     @property
     def busy(self) -> bool:
@@ -136,16 +153,46 @@ class ActorHost:
                 message.answer(NotRegistered(f"no actor type {actor.type!r} is registered here"))
             return None
         partition = partition_of(actor.id, self.partitions)
-        owned = self.owned.get(TypePartition(actor.type, partition))
+        key = TypePartition(actor.type, partition)
+        owned = self.owned.get(key)
         if owned is None:
             if message is not None:
-                message.answer(Moved())
+                self._not_owned(key, message)
             return None
         activation = Activation(self, actor, partition, owned.fence)
         activation.touched = self.tick
         self.activations[actor] = activation
         activation.load()
         return activation
+
+    def _not_owned(self, key: TypePartition, message: Message) -> None:
+        """A message for a partition that is on its way here waits for it, as long as its sender does."""
+        waiting = self.coming.get(key)
+        if waiting is None or self._parked >= PARKED_LIMIT:
+            message.answer(self._moved(key))
+            return
+        waiting.append(message)
+        self._parked += 1
+        if message.deadline is not None:
+            left = max(0.0, message.deadline - self.clock.monotonic())
+            self.clock.call_later(left, self._give_up, key, message)
+
+    def _give_up(self, key: TypePartition, message: Message) -> None:
+        waiting = self.coming.get(key, [])
+        for index, other in enumerate(waiting):
+            if other is message:
+                del waiting[index]
+                self._parked -= 1
+                message.answer(DeadlineExceeded(f"{message.target}: its partition did not come here in time"))
+                return
+
+    def _moved(self, key: TypePartition) -> Moved:
+        name = max(self.newest, self.newer.get(key, _NO_TABLE))
+        return Moved(term=name.term, epoch=name.epoch)
+
+    def moved(self, activation: Activation) -> Moved:
+        """What whoever waits for an activation is told whose partition was lost."""
+        return self._moved(TypePartition(activation.actor.type, activation.partition))
 
     def wake(self, actor: ActorId) -> None:
         """Activates an actor that owes work, or lets the live one look again."""
@@ -163,21 +210,66 @@ class ActorHost:
 
     def own(self, key: TypePartition, fence: Fence, *, crashed: bool) -> None:
         """The store has raised the fence for this node: serve the partition."""
-        self.owned[key] = Owned(fence, crashed)
+        assert key not in self.retiring, f"{key} has not been given back"
+        self.owned[key] = Owned(fence, crashed, self.clock.monotonic())
+        for message in self._unpark(key):
+            self.deliver(message)
+
+    def expect(self, keys: Iterable[TypePartition]) -> None:
+        """These partitions, and no others, are on their way here: messages for them wait."""
+        coming = set(keys)
+        for key in [key for key in self.coming if key not in coming]:
+            for message in self._unpark(key):
+                message.answer(self._moved(key))
+        for key in sorted(coming - self.coming.keys()):
+            self.coming[key] = []
+
+    def _unpark(self, key: TypePartition) -> list[Message]:
+        waiting = self.coming.pop(key, [])
+        self._parked -= len(waiting)
+        return waiting
 
     def disown(self, keys: Iterable[TypePartition], reason: PerdureError) -> None:
         """Serves the partitions no longer: their activations are dropped, what waits there is answered `reason`."""
+        for activation in self._disowned(keys):
+            activation.drop(reason)
+
+    def retire(self, keys: Iterable[TypePartition], reason: PerdureError) -> None:
+        """As `disown`, but what is under way comes to its end: `retiring` has the partitions where it has not, and
+        `on_retired` is called for each when it has."""
+        for activation in self._disowned(keys):
+            if activation.retire(reason):
+                key = TypePartition(activation.actor.type, activation.partition)
+                self.retiring.setdefault(key, {})[activation] = None
+
+    def _disowned(self, keys: Iterable[TypePartition]) -> list[Activation]:
         lost = {key for key in keys if self.owned.pop(key, None) is not None}
         if not lost:
-            return
+            return []
         self.reminders.disowned(lost)
         gone = [a for a in self.activations.values() if (a.actor.type, a.partition) in lost]
         for activation in gone:
             self.activations.pop(activation.actor, None)
-            activation.drop(reason)
         self.on_disowned(
             lambda actor: TypePartition(actor.type, partition_of(actor.id, self.partitions)) in lost
         )
+        return gone
+
+    def retired(self, activation: Activation) -> None:
+        """The last thing that a retiring activation had under way has ended."""
+        key = TypePartition(activation.actor.type, activation.partition)
+        left = self.retiring.get(key)
+        if left is None or activation not in left:
+            return
+        del left[activation]
+        if not left:
+            del self.retiring[key]
+            self.on_retired(key)
+
+    def drop_retiring(self, key: TypePartition) -> None:
+        """Waits no longer for what is under way in a partition that is served no more."""
+        for activation in list(self.retiring.pop(key, ())):
+            activation.drop(self.moved(activation))
 
     def fenced(self, actor_type: str, partition: int, fence: Fence, stored: Fence | None) -> None:
         key = TypePartition(actor_type, partition)
@@ -187,7 +279,9 @@ class ActorHost:
         log.warning(
             "partition.fenced", extra=fields(type=actor_type, partition=partition, fence=fence, stored=stored)
         )
-        self.disown([key], Moved())
+        if stored is not None and stored > fence:
+            self.newer[key] = stored
+        self.disown([key], self._moved(key))
         self.on_fenced(actor_type, partition, fence, stored)
 
     async def recover(self, keys: Iterable[TypePartition]) -> None:

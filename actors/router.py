@@ -7,22 +7,25 @@ from typing import Any, Protocol
 
 from perdure.actors.host import ActorHost
 from perdure.actors.messages import Answer, Identity, Message, nobody
-from perdure.clock import Clock
+from perdure.clock import Cancellable, Clock
 from perdure.errors import DeadlineExceeded, Moved, OutcomeUnknown, Unavailable
 from perdure.placement.hashing import partition_of
-from perdure.statestore.contract import ActorId
+from perdure.statestore.contract import ActorId, Fence
 
 #: Seconds between tries of a message whose owner could not be reached: doubled from the first to the last.
 RETRY_FIRST = 0.02
 RETRY_LAST = 1.0
+#: Seconds that a refused message waits at most for the table that the refusing node goes by.
+TABLE_WAIT = 1.0
 
 
 class Peers(Protocol):
     """The other nodes: links over the network, or in one process for tests and the simulation."""
 
     def send(self, node: str, message: Message) -> None:
-        """Hands the message to that node's router (`Router.arrived`). Its answer comes as the message's answer:
-        `Moved` when the node surely did not take it, `Unavailable` when that is unknown."""
+        """Hands the message to that node's router (`Router.arrived`), at most once if it is not `repeatable`. Its
+        answer comes as the message's answer: `Moved` when the node surely did not take it, `Unavailable` when that
+        is unknown."""
 
 
 class NoPeers:
@@ -63,18 +66,31 @@ class Delivery:
 
     def _again(self, error: Unavailable) -> bool:
         """Sends it again later, where that is safe: it was surely not handled, or duplicates are recognised."""
-        router = self._router
-        if router.closed or isinstance(error, OutcomeUnknown):
+        router, message = self._router, self._message
+        if router.closed or isinstance(error, OutcomeUnknown | DeadlineExceeded):
             return False
-        if not isinstance(error, Moved) and not self._message.repeatable:
-            self._end(OutcomeUnknown(f"{self._message.target}: the link was lost before the answer"))
+        moved = isinstance(error, Moved)
+        if not moved and not message.repeatable:
+            self._end(OutcomeUnknown(f"{message.target}: the link was lost before the answer"))
             return True
         if self._give_up is not None and router.clock.monotonic() >= self._give_up:
-            self._end(DeadlineExceeded(f"{self._message.target}: {error.message}"))
+            self._end(DeadlineExceeded(f"{message.target}: {error.message}"))
             return True
-        delay = min(RETRY_FIRST * 2**self._attempts, RETRY_LAST)
+        if not moved:
+            message.redelivered = True
+        attempt = self._attempts
         self._attempts += 1
-        router.clock.call_later(delay, router.route, self._message)
+        if isinstance(error, Moved) and error.term:
+            name = Fence(error.term, error.epoch)
+            if name > router.newest:
+                router.wait_for_table(name, message)
+                return True
+            if attempt == 0:
+                # By now this node knows better than when it sent the message.
+                router.clock.call_soon(router.route, message)
+                return True
+        delay = min(RETRY_FIRST * 2 ** min(attempt, 16), RETRY_LAST)
+        router.clock.call_later(delay, router.route, message)
         return True
 
 
@@ -89,6 +105,11 @@ class Router:
         self._locator = locator
         #: Set again by whoever makes links that need this router.
         self.peers: Peers = peers or NoPeers()
+        #: The name of the newest table that the locator goes by.
+        self.newest = Fence(0, 0)
+        #: Messages that wait for a table, by a number of their own.
+        self._waiting: dict[int, tuple[Fence, Message, Cancellable]] = {}
+        self._waits = 0
         #: Takes messages for actor types that keep no state and so have no owner.
         self._stateless: dict[str, Callable[[Message], None]] = {}
 
@@ -109,7 +130,7 @@ class Router:
         """Sends until answered. `give_up` is the monotonic time after which no further try is made; None: never.
         The answer is the receiver's value, or a `PerdureError`: its own, `OutcomeUnknown` when a message that is
         not repeatable may have been handled, or `DeadlineExceeded`."""
-        message = Message(target, method, body, nobody, identity, repeatable)
+        message = Message(target, method, body, nobody, identity, repeatable, deadline=give_up)
         message.answer = Delivery(self, message, answer, give_up)
         self.route(message)
 
@@ -124,9 +145,19 @@ class Router:
         else:
             self.peers.send(owner, message)
 
-    def send_to(self, node: str, target: ActorId, method: str, body: Any, answer: Answer) -> None:
-        """One try, to a stateless actor on a given node. The answer may be `Moved` or `Unavailable`."""
-        message = Message(target, method, body, answer)
+    def send_to(
+        self,
+        node: str,
+        target: ActorId,
+        method: str,
+        body: Any,
+        answer: Answer,
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        """One try, to a stateless actor on a given node. The answer may be `Moved` or `Unavailable`. `deadline` is the
+        monotonic time after which nobody waits for it."""
+        message = Message(target, method, body, answer, deadline=deadline)
         if node == self.node:
             self.arrived(message)
         else:
@@ -139,6 +170,25 @@ class Router:
             handler(message)
         else:
             self._host.deliver(message)
+
+    # --- waiting for tables --------------------------------------------------------------------------------------
+
+    def table_changed(self, name: Fence) -> None:
+        """The locator goes by the table of this name: whatever waited for it is routed anew."""
+        self.newest = name
+        for number in [number for number, (wanted, _, _) in self._waiting.items() if wanted <= name]:
+            self._waited(number)
+
+    def wait_for_table(self, name: Fence, message: Message) -> None:
+        """Routes the message when the table of this name, or a newer one, is there; after a while without it too."""
+        self._waits += 1
+        timer = self.clock.call_later(TABLE_WAIT, self._waited, self._waits)
+        self._waiting[self._waits] = name, message, timer
+
+    def _waited(self, number: int) -> None:
+        _, message, timer = self._waiting.pop(number)
+        timer.cancel()
+        self.route(message)
 
     def close(self) -> None:
         """Tries nothing again from here on."""

@@ -101,6 +101,11 @@ class PlacementClient:
         return self._table
 
     @property
+    def word(self) -> float:
+        """Seconds for which a node believes placement's word about a table, at most."""
+        return self._options.word
+
+    @property
     def in_table(self) -> bool:
         """Whether the newest table has this node. While it has not, the node takes no new work."""
         return self._in_table

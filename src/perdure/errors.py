@@ -91,9 +91,15 @@ class Unavailable(PerdureError):
 
 
 class Moved(Unavailable):
-    """Another node owns this actor."""
+    """Another node owns this actor.
+
+    `term` and `epoch` name the placement table that the refusing node goes by: whoever was refused may wait for it
+    before it tries again. 0: not known.
+    """
 
     code = "ERR_MOVED"
+    term: int = 0
+    epoch: int = 0
 
 
 class OutcomeUnknown(Unavailable):

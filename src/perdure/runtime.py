@@ -11,13 +11,15 @@ from perdure.actors.actor import Actor
 from perdure.actors.calls import RouterCaller
 from perdure.actors.host import ActorHost
 from perdure.actors.ownership import Ownership
+from perdure.actors.questions import NodeQuestions
 from perdure.actors.router import Peers, Router
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.clock import Clock
 from perdure.placement.client import PlacementClient
 from perdure.placement.member import Member
+from perdure.placement.table import Table
 from perdure.statestore.committer import Committer
-from perdure.statestore.contract import StateStore
+from perdure.statestore.contract import RollbackAware, StateStore
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.engine import WorkflowEngine, workflow_type
 from perdure.workflow.locator import TableLocator
@@ -80,6 +82,8 @@ class Runtime:
         )
         locator = TableLocator(placement, namespace)
         self.router = Router(node=placement.node, clock=clock, host=self.host, locator=locator, peers=peers)
+        #: What nodes ask each other.
+        self.questions = NodeQuestions(self.router, clock)
         #: Calls user actors from here.
         self.caller = RouterCaller(self.router, clock)
         for spec in actors:
@@ -103,19 +107,25 @@ class Runtime:
         self.engine.dispatcher.unregistered_grace = options.unregistered_grace
         self.host.accounted = self.engine.accounted
         self.host.on_disowned = self.engine.dispatcher.disowned
-        self.ownership = Ownership(self.host, placement)
+        self.ownership = Ownership(self.host, placement, self.questions)
         self.client = WorkflowClient(self.engine)
 
     async def start(self) -> None:
         """Serves what the newest table gives this node, and follows the tables to come."""
-        self.placement.on_table(self.ownership.applied)
-        self.placement.on_table(lambda _, __: self.engine.table_changed())
+        if isinstance(self.store, RollbackAware):
+            self.store.on_rollback(self.ownership.rolled_back)
+        self.placement.on_table(self._table_changed)
         self.host.start()
         self.engine.start()
-        table = self.placement.table
-        if table is not None:
-            self.ownership.applied(None, table)
+        if self.placement.table is not None:
+            self._table_changed(None, self.placement.table)
             await self.ownership.settled()
+
+    def _table_changed(self, old: Table | None, new: Table) -> None:
+        # In this order: what waited for the table may be for an actor that is here now.
+        self.ownership.applied(old, new)
+        self.engine.table_changed()
+        self.router.table_changed(new.name)
 
     async def stop(self, *, drain: float) -> None:
         """No new work; the activities that run have `drain` seconds to end, and their answers are committed; then

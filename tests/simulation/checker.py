@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from perdure.actors.ids import is_reserved
 from perdure.actors.messages import Message
 from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavailable
 from perdure.placement.hashing import partition_of
@@ -118,6 +119,8 @@ class Checker:
         self._settles: dict[bytes, list[tuple[str, int]]] = {}
         #: Actors of which a value was made unreadable: nothing can be said of what is written there.
         self.corrupted: set[ActorId] = set()
+        #: The versions of user actors.
+        self.user_versions: dict[ActorId, bytes | None] = {}
         self.commits = 0
         #: Acknowledged writes may be lost: what follows from having seen one does not hold.
         self.rolled_back = False
@@ -165,6 +168,9 @@ class Checker:
             tuple(commit.delete),
         )
         self._one_writer(process, commit)
+        if not is_reserved(actor.type):
+            self._user_committed(commit)
+            return
         if actor in self.corrupted:
             return
         shadow = self.shadows.get(actor)
@@ -186,6 +192,12 @@ class Checker:
         )  # 4
         if shadow.history and self.rng.randrange(REPLAYED) == 0:
             self.replay(shadow)
+
+    def _user_committed(self, commit: Commit) -> None:
+        removal = commit.reset and not commit.put
+        known = self.user_versions.get(commit.actor)
+        self.require(commit.expected == known, "the chain of versions is broken", commit.actor)  # 5
+        self.user_versions[commit.actor] = None if removal else commit.version
 
     def _one_writer(self, process: Process, commit: Commit) -> None:  # 5
         taker = self.takers.get(TypePartition(commit.actor.type, commit.partition))
@@ -273,7 +285,11 @@ class Checker:
         self.takers = {
             held: (self._took[held, fence], fence) for held, (fence, _) in self.memory.fences.items()
         }
+        self.user_versions.clear()
         for actor, record in self.memory.actors.items():
+            if not is_reserved(actor.type):
+                self.user_versions[actor] = record.version
+                continue
             shadow = self.shadows[actor] = Shadow(actor)
             shadow.read(record)
             if actor in old:
@@ -545,7 +561,15 @@ class Checker:
             self.first_seen.setdefault(token_of(message.body.data), self.loop.now)
         self.asked[asked] = None
         return Message(
-            message.target, message.method, message.body, asked, message.identity, message.repeatable
+            message.target,
+            message.method,
+            message.body,
+            asked,
+            message.identity,
+            message.repeatable,
+            deadline=message.deadline,
+            redelivered=message.redelivered,
+            chain=message.chain,
         )
 
     def answered(self, asked: Asked, value: Any) -> None:

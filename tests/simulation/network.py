@@ -52,7 +52,7 @@ class Network:
             exchange.fail(Unavailable("the link is gone"), 0.05 + self.rng.random())
             return
         self._deliver(exchange, process, arrive)
-        if self.duplication and self.rng.random() < self.duplication:
+        if message.repeatable and self.duplication and self.rng.random() < self.duplication:
             self._deliver(exchange, process, arrive)
 
     def passes(self, sender: Process, receiver: Process) -> bool:
@@ -80,6 +80,9 @@ class Network:
                 lambda value: exchange.answered(process, value),
                 message.identity,
                 message.repeatable,
+                deadline=message.deadline,
+                redelivered=message.redelivered,
+                chain=message.chain,
             )
             process.call_soon(arrive, copy)
 

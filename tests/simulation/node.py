@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from perdure import payload
 from perdure.actors.messages import Message
 from perdure.errors import PerdureError
 from perdure.placement.client import PlacementClient
-from perdure.runtime import Runtime, RuntimeOptions, member
+from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
+from perdure.statestore.contract import ActorId
 from perdure.workflow.client import WorkflowClient
+from tests.simulation.actors import Counter
 from tests.simulation.ledger import LEDGER
 from tests.simulation.network import SimPeers
 from tests.simulation.process import Process
@@ -39,7 +42,14 @@ class SimNode:
         self.ready = False
         self.leaving = False
         self._asks: dict[asyncio.Future[Any], None] = {}
-        me = member(app_id="sim", namespace="default", node=self.id, registry=registry, address=f"{name}:1")
+        me = member(
+            app_id="sim",
+            namespace="default",
+            node=self.id,
+            registry=registry,
+            address=f"{name}:1",
+            actor_types=(Counter.actor_type,),
+        )
         self.placement = PlacementClient(
             me,
             process,
@@ -50,6 +60,7 @@ class SimNode:
             app_id="sim",
             namespace="default",
             registry=registry,
+            actors=(ActorSpec(Counter, idle_timeout=world.idle),),
             store=SimStore(world.server, process),
             partitions=world.partitions,
             clock=process,
@@ -69,9 +80,9 @@ class SimNode:
         def delivered(message: Message) -> None:
             deliver(checker.deliver(self.process, message))
 
-        def sent_to(node: str, target: Any, method: str, body: Any, answer: Any) -> None:
+        def sent_to(node: str, target: Any, method: str, body: Any, answer: Any, **options: Any) -> None:
             checker.sending(self.process, body)
-            send_to(node, target, method, body, answer)
+            send_to(node, target, method, body, answer, **options)
 
         host.deliver = delivered  # type: ignore[method-assign]
         router.send_to = sent_to  # type: ignore[method-assign]
@@ -94,12 +105,23 @@ class SimNode:
 
     async def ask(self, request: Callable[[WorkflowClient], Awaitable[Any]]) -> Any:
         """Has a client on this node do something. `NodeLost` when the node dies first."""
+        return await self.have(lambda: request(self.runtime.client))
+
+    async def call(self, actor: ActorId, method: str, input: Any = None, *, timeout: float = 60.0) -> Any:  # noqa: ASYNC109
+        """Calls a user actor through this node. `NodeLost` when the node dies first."""
+        body = payload.encode(input)
+        caller = self.runtime.caller
+        answer = await self.have(lambda: caller.call_actor(actor, method, body, timeout=timeout))
+        return payload.decode(answer)
+
+    async def have(self, request: Callable[[], Awaitable[Any]]) -> Any:
+        """What the request comes to, made in this node's process."""
         answer: asyncio.Future[Any] = self.world.loop.create_future()
         self._asks[answer] = None
 
         async def do() -> None:
             try:
-                result = await request(self.runtime.client)
+                result = await request()
             except PerdureError as error:
                 if not answer.done():
                     answer.set_exception(error)

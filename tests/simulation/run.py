@@ -8,7 +8,7 @@ import logging
 import random
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from perdure.workflow import stall
@@ -229,6 +229,11 @@ def _report(seed: int, scenario: str, world: World, error: Exception) -> str:
             f"seed {seed} of {scenario}: python -m tests.simulation --scenario {scenario} --start {seed} --seeds 1 -v",
         ]
     )
+
+
+def quietly() -> AbstractContextManager[None]:
+    """Without the engine's log, and without the garbage collector, whose time would be chance."""
+    return _logs(None)
 
 
 @contextmanager
