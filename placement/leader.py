@@ -94,6 +94,11 @@ class PlacementLeader:
         return self._service.term if self._service is not None and not self._service.ended else None
 
     @property
+    def found(self) -> Table | None:
+        """The table that it found in the store when it began to lead; None while it does not lead."""
+        return self._service.found if self._service is not None else None
+
+    @property
     def table(self) -> Table | None:
         """The newest table that it stored and published; None while it does not lead."""
         return self._service.table if self._service is not None else None
@@ -145,7 +150,7 @@ class PlacementLeader:
                 options=self._options,
             )
         except BaseException:
-            await self._lease.release()
+            await self._give_back()
             raise
         self._proven_at = began
         _log.info(
@@ -162,7 +167,14 @@ class PlacementLeader:
             await self._write_tables()
         finally:
             self._step_down()
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        try:
             await self._lease.release()
+        except StoreError as error:
+            # It is gone, or will expire.
+            _log.info("placement lease not given back", extra=fields(error=str(error)))
 
     def stop(self) -> None:
         """Ends `run` or `lead`, which then give the lease back. Idempotent."""
@@ -195,11 +207,11 @@ class PlacementLeader:
         return await asyncio.shield(self._locating)
 
     async def _read_leader(self) -> str:
-        address = ""
+        # While the store gives no answer: where the leader was when it did.
+        address, _ = self._located
         try:
             table = await self._stored_table()
-            if table is not None and table.leader != self._address:
-                address = table.leader
+            address = table.leader if table is not None and table.leader != self._address else ""
         except StoreError as error:
             self._store_troubles(error)
         finally:

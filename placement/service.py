@@ -136,6 +136,11 @@ class PlacementService:
         return self._term
 
     @property
+    def found(self) -> Table | None:
+        """The stored table that it began with."""
+        return self._previous
+
+    @property
     def table(self) -> Table | None:
         """The newest table that is stored under this term; None before the first."""
         return self._table
