@@ -19,16 +19,16 @@ from perdure.actors.ids import is_reserved
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
-from perdure.clock import LoopClock
+from perdure.clock import Clock, LoopClock
 from perdure.cluster_view import ClusterView, NodeFigures, handovers, heard, view
 from perdure.doctor import examine
-from perdure.errors import ConfigurationError, NotRegistered, StoreError, Unavailable
+from perdure.errors import ConfigurationError, NotRegistered, StoreError, StoreUnavailable, Unavailable
 from perdure.logs import fields
 from perdure.membership import ClusterOptions, Membership, join
 from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
-from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, StateStore
+from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, Settings, StateStore
 from perdure.statestore.urls import open_store, shown
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.client import WorkflowClient
@@ -47,6 +47,9 @@ A = TypeVar("A", bound=Actor)
 DEFAULT_STORE = "sqlite:///perdure.db"
 #: Seconds that running activities have to end when a node stops.
 DRAIN_SECONDS = 10.0
+#: Seconds for which a starting node asks a store's server that gives no answer, and between two tries.
+STORE_SECONDS = 60.0
+STORE_RETRY = 0.5
 #: Seconds of these in which other nodes may take over what a stopping one has, while it still serves.
 RETIRE_SECONDS = 3.0
 
@@ -122,7 +125,7 @@ class Node:
     async def _start(self) -> None:
         clock = LoopClock()
         self._started = clock.now()
-        settings = await self.store.settings()
+        settings = await self._settings(clock)
         self.node_id = clock.token(8).hex()
         self._listen()
 
@@ -178,6 +181,23 @@ class Node:
             await self._serve_http(HttpServer, mount)
         self._not_ready = None
         log.info("node.ready", extra=fields(node=self.node_id, app=self.app_id, url=self.url))
+
+    async def _settings(self, clock: Clock) -> Settings:
+        """The store's first answer. A server may be starting too, or be away for a moment."""
+        deadline = clock.monotonic() + (STORE_SECONDS if self.store.shared else 0)
+        told = False
+        while True:
+            try:
+                return await self.store.settings()
+            except StoreUnavailable as error:
+                if clock.monotonic() >= deadline:
+                    raise
+                if not told:
+                    log.warning(
+                        "node.waits_for_store", extra=fields(reason=error.message, seconds=STORE_SECONDS)
+                    )
+                    told = True
+                await clock.sleep(STORE_RETRY)
 
     def _listen(self) -> None:
         """Takes the HTTP address: other nodes are told of it before it is served."""

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from perdure import ActivityContext, Actor, App, WorkflowContext, logs
 from perdure.app import loop_factory, tune
+from perdure.membership import ClusterOptions
 from perdure.node import NodeOptions
 from perdure.statestore.urls import open_store
 from tests.chaos.audit import AuditedStore
@@ -100,8 +101,7 @@ async def _serve(options: argparse.Namespace) -> None:
             store=store,
             host=options.host,
             http_port=options.http_port,
-            peer_port=options.peer_port,
-            placement=options.placement,
+            cluster=ClusterOptions(placement=options.placement, peer_port=options.peer_port),
             exit_when_stuck=True,
             drain_seconds=2.0,
         )
