@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import socket
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +54,8 @@ STORE_SECONDS = 60.0
 STORE_RETRY = 0.5
 #: Seconds of these in which other nodes may take over what a stopping one has, while it still serves.
 RETIRE_SECONDS = 3.0
+#: The exit status of a node whose parent, or the process that has its store, is gone: EX_UNAVAILABLE of sysexits.h.
+ORPHANED_STATUS = 69
 
 
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,8 +65,8 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     store: str | StateStore = DEFAULT_STORE
     #: The HTTP port; 0: any free one; None: no HTTP.
     http_port: int | None = None
-    #: A bound socket to serve HTTP on, in place of host and port.
-    http_socket: socket.socket | None = None
+    #: Bound sockets to serve HTTP on, in place of host and port: those of a parent, say, that all its nodes serve.
+    http_sockets: tuple[socket.socket, ...] = ()
     host: str = "127.0.0.1"
     #: How it takes part in a cluster, where the store is one that several processes may use.
     cluster: ClusterOptions = ClusterOptions()
@@ -107,6 +111,9 @@ class Node:
         self._watchdog: Watchdog | None = None
         self._not_ready: str | None = "the node is starting"
         self._started = 0
+        #: Set by whoever stops this node together with all others of its app: see `Runtime.stop`. Nobody is left to
+        #: take over then.
+        self.together: Callable[[], Awaitable[None]] | None = None
         self._own_store = isinstance(options.store, str)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -202,8 +209,8 @@ class Node:
     def _listen(self) -> None:
         """Takes the HTTP address: other nodes are told of it before it is served."""
         options = self.options
-        if options.http_socket is not None:
-            self._sockets = [options.http_socket]
+        if options.http_sockets:
+            self._sockets = list(options.http_sockets)
         elif options.http_port is not None:
             try:
                 self._sockets = bound(options.host, options.http_port)
@@ -240,11 +247,11 @@ class Node:
             return
         self._not_ready = "the node is stopping"
         drain = self.options.drain_seconds if drain_seconds is None else drain_seconds
-        if self._membership is not None and drain:
+        if self._membership is not None and drain and self.together is None:
             await self._membership.retire(within=min(drain, RETIRE_SECONDS))
         runtime = getattr(self, "runtime", None)
         if runtime is not None:
-            await runtime.stop(drain=drain)
+            await runtime.stop(drain=drain, together=self.together)
         if self._server is not None:
             await self._server.stop()
         for one in self._sockets:
@@ -271,6 +278,11 @@ class Node:
     @property
     def client(self) -> WorkflowClient:
         return self.runtime.client
+
+    @property
+    def stopping(self) -> bool:
+        """Whether its stop has begun, or is over."""
+        return self._not_ready in ("the node is stopping", "the node has stopped")
 
     @property
     def url(self) -> str | None:
@@ -382,6 +394,13 @@ def release() -> str:
     from importlib.metadata import version
 
     return version("perdure")
+
+
+def _end_process(reason: str) -> None:
+    """The process that has the store is gone: a new one may have it, with nodes of its own."""
+    log.critical("store.lost", extra=fields(reason=reason))
+    sys.stderr.flush()
+    os._exit(ORPHANED_STATUS)
 
 
 class NodeActors:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -127,13 +128,21 @@ class Runtime:
         self.engine.table_changed()
         self.router.table_changed(new.name)
 
-    async def stop(self, *, drain: float) -> None:
+    async def stop(self, *, drain: float, together: Callable[[], Awaitable[None]] | None = None) -> None:
         """No new work; the activities that run have `drain` seconds to end, and their answers are committed; then
-        every partition is given back. Whatever did not end is done again by the next owner."""
+        every partition is given back. Whatever did not end is done again by the next owner.
+
+        `together`: returns when the other nodes that stop at the same time have no activities either. Until then,
+        or until the drain time is over, this one commits the answers of theirs."""
         self.engine.activities.stop_starting()
         deadline = self.clock.monotonic() + drain
         while self.engine.activities.known and self.clock.monotonic() < deadline:
             await self.clock.sleep(0.01)
+        if together is not None:
+            others = asyncio.ensure_future(together())
+            while not others.done() and self.clock.monotonic() < deadline:
+                await self.clock.sleep(0.01)
+            others.cancel()
         self.host.stop_turns()
         while (self.host.busy or self.committer.pending) and self.clock.monotonic() < deadline + 1:
             await self.clock.sleep(0.005)
