@@ -22,7 +22,7 @@ from perdure.statestore.contract import (
 )
 from perdure.statestore.redis import errors, scripts
 from perdure.statestore.redis.layout import VERSION, Layout
-from perdure.statestore.redis.link import Error, Reply
+from perdure.statestore.redis.link import Error, Reply, packed
 from perdure.statestore.redis.order import END, escaped, newest_place, place_newest, time_place
 
 #: What Redis takes as one value at most, unless it is set up otherwise.
@@ -46,6 +46,18 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
     #: What stands between a reminder's time and its name in `due`.
     tail: msgspec.Raw
 
+    @property
+    def beside(self) -> bool:
+        """Whether more than the actor's keys changes."""
+        return bool(
+            self.mode == 2
+            or self.recover is not None
+            or self.row is not None
+            or self.clear
+            or self.forget
+            or self.reminders
+        )
+
 
 class StoredRow(msgspec.Struct, frozen=True, array_like=True):
     """An index row in Redis, but for its time. commit.lua and scan.lua read the first fields, by their order."""
@@ -62,7 +74,7 @@ class Refused(Exception):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(StoredRow).decode
-_SCRIPT = scripts.COMMIT
+_SHA = scripts.COMMIT.sha
 
 
 def fence_text(fence: Fence) -> str:
@@ -103,10 +115,17 @@ def pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
 
 
 def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
-    actor, put = commit.actor, commit.put
+    actor, put, fence = commit.actor, commit.put, commit.fence
     names = layout.names(actor.type, commit.partition)
     id = actor.id.encode()
-    keys: tuple[bytes, ...] = (names.actor + id, names.fence, names.sorted + id)
+    words: tuple[str | bytes | int, ...] = (
+        b"EVALSHA",
+        _SHA,
+        3,
+        names.actor + id,
+        names.fence,
+        names.sorted + id,
+    )
     changes = b""
     if (
         commit.recover is not None
@@ -120,26 +139,22 @@ def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
     ):
         found = _changes(commit)
         changes = _encode(found)
-        if (
-            found.mode == 2
-            or found.recover is not None
-            or found.row is not None
-            or found.clear
-            or found.forget
-            or found.reminders
-        ):
-            keys += (names.owing, names.rows, names.instances, names.due, names.reminders + id)
-    if sum(map(len, put.values())) > MOST_BYTES // 2 and max(map(len, put.values())) > MOST_BYTES - 1:
-        raise Refused(f"Redis takes values of at most {MOST_BYTES} bytes")
-    data = _SCRIPT.call(
-        keys,
-        f"{commit.fence[0]}.{commit.fence[1]}",
+        if found.beside:
+            words = (
+                *words[:2], 8, *words[3:],
+                names.owing, names.rows, names.instances, names.due, names.reminders + id,
+            )  # fmt: skip
+    data = packed(
+        *words,
+        f"{fence[0]}.{fence[1]}",
         commit.expected or b"",
         changes,
         VERSION,
         commit.version,
         *chain.from_iterable(cast(Iterable[tuple[str | bytes, ...]], put.items())),
     )
+    if len(data) > MOST_BYTES:
+        raise Refused(f"Redis takes at most {MOST_BYTES} bytes at once; this commit has {len(data)}")
     return names.slot, data
 
 

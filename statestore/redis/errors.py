@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from perdure.errors import CorruptState, PerdureError, StoreError, StoreUnavailable
+from perdure.statestore.redis.link import Error, Reply
 
 #: The server's or its operator's fault: the same request may succeed later. Refusals that hit every commit alike belong
 #: here, also those that are definite (OOM, NOPERM): otherwise a node would reject what it could write in a minute.
@@ -44,6 +45,11 @@ def code(message: str) -> str:
         if inner:
             return inner[1]
     return first
+
+
+def code_of(reply: Reply) -> str:
+    """The kind of an answer that is an error; nothing for any other."""
+    return code(str(reply)) if isinstance(reply, Error) else ""
 
 
 def passing(message: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterable
 from ssl import SSLContext
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,8 @@ Error = hiredis.ReplyError
 
 #: What a link is assumed to carry at least, in bytes per second, when it is decided how long an answer may take.
 SLOWEST = 4_000_000
+#: Bytes that are sent as soon as they are there, without waiting for the rest of a request.
+CHUNK = 8192
 
 _PENDING = object()
 
@@ -39,12 +42,12 @@ class Address(NamedTuple):
 class _Request:
     __slots__ = ("count", "future", "patience", "replies", "sent")
 
-    def __init__(self, future: asyncio.Future[list[Reply]], count: int, sent: float, patience: float) -> None:
+    def __init__(self, future: asyncio.Future[list[Reply]], sent: float) -> None:
         self.future = future
-        self.count = count
+        self.count = 0
         self.sent = sent
         #: Seconds of silence after which no answer is expected any more.
-        self.patience = patience
+        self.patience = 0.0
         self.replies: list[Reply] = []
 
 
@@ -59,6 +62,7 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_PENDING)
         self._waiting: deque[_Request] = deque()
         self._out: list[bytes] = []
+        self._flushing = False
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
         #: When the server last said something.
@@ -81,25 +85,41 @@ class Link(asyncio.Protocol):
             raise StoreUnavailable(f"Redis at {address}: {error}") from error
         return link
 
-    def ask(self, data: bytes, count: int) -> asyncio.Future[list[Reply]]:
-        """Sends packed commands, and gives their answers: `count` of them. Errors are among them as values."""
+    def ask(self, commands: Iterable[bytes]) -> asyncio.Future[list[Reply]]:
+        """Sends packed commands, and gives their answers in order. Errors are among them as values. What is made while
+        this goes through `commands` is made while the server works on the first ones."""
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
         if self.closed is not None:
             future.set_exception(StoreUnavailable(self.closed))
             return future
-        now = self._loop.time()
-        patience = self._patience + len(data) / SLOWEST
-        idle = not self._waiting
-        self._waiting.append(_Request(future, count, now, patience))
+        out, waiting = self._out, self._waiting
+        idle = not waiting
+        request = _Request(future, self._loop.time())
+        waiting.append(request)
+        size = total = 0
+        try:
+            for command in commands:
+                request.count += 1
+                out.append(command)
+                size += len(command)
+                if size > CHUNK:
+                    total += size
+                    size = 0
+                    self._flush()
+        finally:
+            total += size
+            request.patience = self._patience + total / SLOWEST
+            if request.count == 0:
+                waiting.remove(request)
+                future.set_result([])
         if idle:
-            self._send(data)
-            if self._watch is None:
-                self._watch = self._loop.call_at(now + patience, self._look)
-        else:
+            self._flush()
+        elif out and not self._flushing:
             # Others are under way: those of one iteration of the loop go out together.
-            if not self._out:
-                self._loop.call_soon(self._flush)
-            self._out.append(data)
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        if self._watch is None and waiting:
+            self._watch = self._loop.call_at(request.sent + request.patience, self._look)
         return future
 
     def abort(self, reason: str) -> None:
@@ -117,6 +137,8 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # uvloop writes at once only what is above this; else when the loop's iteration ends.
+        self._transport.set_write_buffer_limits(high=0)
         raw = transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -143,15 +165,14 @@ class Link(asyncio.Protocol):
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _send(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
     def _flush(self) -> None:
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._send(data)
+        self._flushing = False
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            if self._transport is not None:
+                self._transport.write(data)
 
     def _look(self) -> None:
         """Looks whether the server is silent for too long. Not set anew for each request: most are answered at

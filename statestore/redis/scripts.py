@@ -33,4 +33,4 @@ LEASE = Script("lease")
 
 ALL = (COMMIT, LOAD, KEYS, TAKE, RELEASE, SETTINGS, SCAN, COUNT, LEASE)
 #: Sends them all to a server. Harmless where they are already.
-LOADING = b"".join(packed(b"SCRIPT", b"LOAD", script.text) for script in ALL)
+LOADING = [packed(b"SCRIPT", b"LOAD", script.text) for script in ALL]

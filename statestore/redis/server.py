@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Protocol
 
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.logs import fields
 from perdure.statestore.redis import scripts
-from perdure.statestore.redis.errors import code
+from perdure.statestore.redis.errors import code, code_of
 from perdure.statestore.redis.lane import Lane
 from perdure.statestore.redis.link import Address, Error, Link, Reply, packed
 from perdure.statestore.redis.session import (
@@ -65,46 +65,37 @@ class Server:
         #: Where it was last.
         self.address: Address | None = None
 
-    async def run(self, road: Road, calls: Sequence[bytes], *, durable: bool = False) -> list[Reply]:
+    async def run(self, road: Road, calls: Iterable[bytes], *, durable: bool = False) -> list[Reply]:
         """The answers to packed commands, in order; errors that concern single commands are among them as values.
         `durable`: returns when what they wrote is as durable as the store's settings promise. `StoreUnavailable`: no
         answer, or not durable in time."""
-        link = await self._lanes[road].link()
-        count, replicas = len(calls), self._owner.replicas if durable else 0
-        data = calls[0] if count == 1 else b"".join(calls)
-        if replicas:
-            data += _wait(replicas)
-        replies = await link.ask(data, count + 1 if replicas else count)
+        lane = self._lanes[road]
+        link = lane.open_link() or await lane.link()
+        replicas = self._owner.replicas if durable else 0
+        sent: list[bytes] = []
+        replies = await link.ask(_noted(calls, sent, replicas))
         if Error in map(type, replies):
-            replies = await self._again(link, calls, replies, replicas)
-        if replicas:
+            replies = await self._again(link, sent, replies, replicas)
+        if replicas and replies:
             self._replicated(replies.pop(), replicas)
         return replies
 
     async def _again(
-        self, link: Link, calls: Sequence[bytes], replies: list[Reply], replicas: int
+        self, link: Link, sent: Sequence[bytes], replies: list[Reply], replicas: int
     ) -> list[Reply]:
         """Sends again what met a server without its script: that was not done."""
-        missing = [
-            at
-            for at, reply in enumerate(replies)
-            if isinstance(reply, Error) and code(str(reply)) == "NOSCRIPT"
-        ]
+        missing = [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]
         if missing:
-            data = [scripts.LOADING, *(calls[at] for at in missing)]
+            again = [*scripts.LOADING, *(sent[at] for at in missing)]
             if replicas:
-                data.append(_wait(replicas))
-            loaded = len(scripts.ALL)
-            answers = await link.ask(b"".join(data), loaded + len(missing) + bool(replicas))
-            for at, answer in zip(missing, answers[loaded:], strict=False):
+                again.append(sent[-1])
+                missing.append(len(replies) - 1)
+            answers = await link.ask(again)
+            for at, answer in zip(missing, answers[len(scripts.LOADING) :], strict=True):
                 replies[at] = answer
-            if replicas:
-                replies[-1] = answers[-1]
-        for reply in replies:
-            if isinstance(reply, Error) and code(str(reply)) == "READONLY":
-                # It is a replica now: the primary has to be looked for.
-                self.abort(f"Redis at {link.address} is no primary any more")
-                break
+        if any(code_of(reply) == "READONLY" for reply in replies):
+            # It is a replica now: the primary has to be looked for.
+            self.abort(f"Redis at {link.address} is no primary any more")
         return replies
 
     def _replicated(self, answer: Reply, replicas: int) -> None:
@@ -119,7 +110,7 @@ class Server:
         """Whether it still is the primary that it was; if not, all its links are cut."""
         lane = self._lanes[Road.LEASES]
         link = await lane.link()
-        (answer,) = await link.ask(REPLICATION, 1)
+        (answer,) = await link.ask([REPLICATION])
         if isinstance(answer, Error):
             return
         info = parsed(answer)
@@ -165,7 +156,7 @@ class Server:
             raise StoreUnavailable(f"Redis at {link.address} is a replica")
         check_policy(facts, link.address)
         await self._end_former(road, link, facts)
-        for reply in await link.ask(scripts.LOADING, len(scripts.ALL)):
+        for reply in await link.ask(scripts.LOADING):
             if isinstance(reply, Error):
                 _refused(reply, link.address)
         if self._warned != facts.history:
@@ -183,15 +174,22 @@ class Server:
         given up: what was not done by now is never done."""
         history, client = self._clients.get(road, (None, 0))
         if history == facts.history:
-            (answer,) = await link.ask(packed(b"CLIENT", b"KILL", b"ID", client), 1)
+            (answer,) = await link.ask([packed(b"CLIENT", b"KILL", b"ID", client)])
             if isinstance(answer, Error):
                 logger.info(
                     "Redis does not end a connection that was given up", extra=fields(reason=str(answer))
                 )
 
 
-def _wait(replicas: int) -> bytes:
-    return packed(b"WAIT", replicas, int(REPLICATION_SECONDS * 1000))
+def _noted(calls: Iterable[bytes], sent: list[bytes], replicas: int) -> Iterator[bytes]:
+    """The calls, and the wait for replicas, as they are sent."""
+    for call in calls:
+        sent.append(call)
+        yield call
+    if replicas and sent:
+        wait = packed(b"WAIT", replicas, int(REPLICATION_SECONDS * 1000))
+        sent.append(wait)
+        yield wait
 
 
 def _refused(reply: Error, address: Address) -> None:

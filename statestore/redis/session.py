@@ -58,7 +58,7 @@ _QUESTIONS = (
     (b"INFO", b"persistence"),
     (b"INFO", b"cluster"),
 )
-_ASKED = b"".join(packed(*words) for words in _QUESTIONS)
+_ASKED = [packed(*words) for words in _QUESTIONS]
 REPLICATION = packed(b"INFO", b"replication")
 
 
@@ -68,7 +68,7 @@ async def log_in(address: Address, login: Login) -> Session:
     link = await Link.connect(address, login.tls, login.timeout)
     try:
         await _introduce(link, login)
-        client, *infos = await link.ask(_ASKED, len(_QUESTIONS))
+        client, *infos = await link.ask(_ASKED)
         for info in infos:
             _checked(info, address)
         return Session(link, _facts(client, infos))
@@ -84,7 +84,7 @@ async def _introduce(link: Link, login: Login) -> None:
     if login.database:
         commands.append((b"SELECT", str(login.database)))
     if commands:
-        for reply in await link.ask(b"".join(packed(*words) for words in commands), len(commands)):
+        for reply in await link.ask(packed(*words) for words in commands):
             _checked(reply, link.address)
 
 
@@ -139,7 +139,7 @@ def check_policy(facts: Facts, address: Address) -> None:
 async def warn_of_persistence(session: Session) -> None:
     """Logs what the server will lose when its process ends."""
     command = packed(b"CONFIG", b"GET", b"*")
-    (answer,) = await session.link.ask(command, 1)
+    (answer,) = await session.link.ask([command])
     address = str(session.link.address)
     if isinstance(answer, Error):  # Not everybody may ask.
         if not session.facts.append_only:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from operator import itemgetter
 
 from perdure.errors import PerdureError
 from perdure.logs import fields
@@ -17,6 +18,9 @@ logger = logging.getLogger("perdure.statestore.redis")
 
 #: Seconds between looks whether the primary still is the one that it was.
 LOOK_SECONDS = 1.0
+
+
+_command = itemgetter(1)
 
 
 class Single:
@@ -46,10 +50,10 @@ class Single:
             self._looking = asyncio.get_running_loop().create_task(self._look(), name="redis watch")
 
     async def run(
-        self, road: Road, calls: Sequence[tuple[int, bytes]], *, durable: bool = False
+        self, road: Road, calls: Iterable[tuple[int, bytes]], *, durable: bool = False
     ) -> list[Reply]:
         """The answers to commands, each given with its slot. See `Server.run`."""
-        return await self._server.run(road, [data for _, data in calls], durable=durable)
+        return await self._server.run(road, map(_command, calls), durable=durable)
 
     def slots(self) -> Sequence[tuple[int, int]]:
         """From which slot to which each server has."""

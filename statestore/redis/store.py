@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -63,7 +63,7 @@ class Servers(Protocol):
     async def start(self) -> None:
         """Called once, before anything else, on the event loop."""
 
-    async def run(self, road: Road, calls: Sequence[Call], *, durable: bool = False) -> list[Reply]:
+    async def run(self, road: Road, calls: Iterable[Call], *, durable: bool = False) -> list[Reply]:
         """The answers to commands, each given with its slot. See `Server.run`."""
 
     def slots(self) -> Sequence[tuple[int, int]]:
@@ -161,20 +161,23 @@ class RedisStore:
     async def commit(self, batch: Sequence[Commit]) -> Sequence[CommitResult]:
         if self._settings is None or self._closed:
             await self._prepare()
-        layout, partitions = self._layout, self._partitions
         results: list[CommitResult | None] = []
-        calls: list[Call] = []
+        # Packed while they are sent: the server works on the first ones meanwhile.
+        replies = iter(await self._servers.run(Road.WRITES, self._packed(batch, results), durable=True))
+        return [commits.result(next(replies)) if result is None else result for result in results]
+
+    def _packed(self, batch: Sequence[Commit], results: list[CommitResult | None]) -> Iterator[Call]:
+        layout, partitions = self._layout, self._partitions
         for commit in batch:
             try:
                 if commit.partition != partition_of(commit.actor.id, partitions):
                     raise commits.Refused(f"{commit.actor} is not in partition {commit.partition}")
-                calls.append(commits.pack(layout, commit))
+                call = commits.pack(layout, commit)
             except (commits.Refused, UnicodeError) as error:
                 results.append(Rejected(str(error)))
             else:
                 results.append(None)
-        replies = iter(await self._servers.run(Road.WRITES, calls, durable=True)) if calls else iter(())
-        return [commits.result(next(replies)) if result is None else result for result in results]
+                yield call
 
     # --- partitions --------------------------------------------------------------------------------------------------
 
