@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 import pytest
+
 from perdure.addresses import advertised, split_address, split_addresses
 from perdure.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("10.0.0.5:50002", ("10.0.0.5", 50002)), ("[::1]:7", ("::1", 7)), ("node-1.local:1", ("node-1.local", 1))],
+    [
+        ("10.0.0.5:50002", ("10.0.0.5", 50002)),
+        ("[::1]:7", ("::1", 7)),
+        ("node-1.local:1", ("node-1.local", 1)),
+    ],
 )
 def test_an_address_is_host_and_port(address: str, expected: tuple[str, int]) -> None:
     assert split_address(address, "it") == expected
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":50002", "host:0", "host:65536", "http://host:80", "h:x"])
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", ":50002", "host:0", "host:65536", "http://host:80", "h:x"]
+)
 def test_anything_else_is_refused_with_what_would_be_right(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="--placement is .* write host:port"):
+    with pytest.raises(ConfigurationError, match=r"--placement is .* write host:port"):
         split_address(address, "--placement")
 
 
@@ -40,6 +47,8 @@ def test_who_listens_everywhere_names_an_address_of_this_host(monkeypatch: pytes
         lambda *_, **__: [(2, 1, 6, "", ("127.0.1.1", 0)), (2, 1, 6, "", ("10.1.2.3", 0))],
     )
     assert advertised("0.0.0.0", 7, "") == "10.1.2.3:7"
-    monkeypatch.setattr("perdure.addresses.socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.1.1", 0))])
+    monkeypatch.setattr(
+        "perdure.addresses.socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.1.1", 0))]
+    )
     with pytest.raises(ConfigurationError, match="--advertise"):
         advertised("0.0.0.0", 7, "")

@@ -44,10 +44,10 @@ class Findings:
             self.wrong.append(text)
 
 
-async def check(load: Load, store: StateStore) -> Findings:
+async def check(load: Load, store: StateStore, *, settle: float = SETTLE) -> Findings:
     """Waits until all that was acknowledged has ended, and looks at everything."""
     found = Findings()
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + settle
     gate = asyncio.Semaphore(50)
 
     async def one(work: Awaitable[None]) -> None:

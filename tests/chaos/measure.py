@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import tempfile
@@ -150,7 +151,7 @@ class Measurement:
     def _longest_gap(self, id: str, at: float) -> tuple[float, float]:
         """The longest pause of an instance from just before the fault on: its begin and its end."""
         times = [t for t in self._ledger.times[id] if t >= at - 2 * TICK]
-        return max(zip(times, times[1:], strict=False), key=lambda pair: pair[1] - pair[0])
+        return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
 
 
 async def measure(kind: str, folder: Path, *, rounds: int, placement: int) -> dict[str, Any]:
