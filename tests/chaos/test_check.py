@@ -80,7 +80,7 @@ async def written(folder: Path, *versions: tuple[bytes | None, bytes, Fence]) ->
     return forks(folder).found
 
 
-V = [bytes([n]) * 16 for n in range(4)]
+V = [bytes([n + 1]) * 16 for n in range(4)]
 
 
 async def test_two_writers_are_seen(tmp_path: Path) -> None:
