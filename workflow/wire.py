@@ -1,0 +1,37 @@
+"""What workflow actors and activities are sent, and answer, over links between nodes."""
+
+from __future__ import annotations
+
+from perdure.actors.codec import Codec
+from perdure.workflow.requests import (
+    ActivityDone,
+    ActivityRequest,
+    ChildDone,
+    Forget,
+    Purge,
+    Raise,
+    Resume,
+    Start,
+    Suspend,
+    Terminate,
+    TimerDue,
+    Wait,
+)
+from perdure.workflow.stall import Purged
+from perdure.workflow.state import WorkflowState
+
+#: The bodies of messages to workflow actors.
+ToWorkflow = (
+    Start | Raise | ActivityDone | ChildDone | TimerDue | Suspend | Resume | Terminate | Purge | Wait | Forget
+)
+
+#: How the names of the runtime's own actor types begin; see `perdure.workflow.engine`.
+_INTERNAL = "dapr.internal."
+
+
+def register_workflow(codec: Codec) -> None:
+    """Teaches a codec the bodies, answers and errors of this layer."""
+    codec.bodies(ToWorkflow, prefix=_INTERNAL, suffix=".workflow")
+    codec.bodies(ActivityRequest, prefix=_INTERNAL, suffix=".activity")
+    codec.struct(WorkflowState)
+    codec.error(Purged)
