@@ -96,6 +96,8 @@ class Checker:
         #: Who took each partition last, under which fence.
         self.takers: dict[TypePartition, tuple[Process, Fence]] = {}
         self._took: dict[tuple[TypePartition, Fence], Process] = {}
+        #: Not taken since the store was rolled back.
+        self._void: set[TypePartition] = set()
         #: What was committed: activity tasks; starts that parents ask for; events that workflows send; cascades.
         self.scheduled: set[TaskKey] = set()
         self.starts: set[str] = set()
@@ -141,15 +143,16 @@ class Checker:
         self.trace(process, "take", held.partition, tuple(fence), type(result).__name__)
         last = self.takers.get(held)
         if isinstance(result, Taken):
-            if last is not None and not self.rolled_back:
+            if last is not None:
                 self.require(fence > last[1], "a fence was lowered", held, fence, last[1])
+            self._void.discard(held)
             self.takers[held] = process, fence
             self._took[held, fence] = process
 
     def trusted(self, process: Process, owned: Iterable[TypePartition]) -> None:  # 5
         """A node is about to answer from memory, because placement says that nobody else can own what it owns."""
-        if not self.rolled_back:
-            for held in owned:
+        for held in owned:
+            if held not in self._void:
                 self.require(self.takers[held][0] is process, "a node trusts what it has lost", process, held)
 
     # --- commits -----------------------------------------------------------------------------------------------------
@@ -281,6 +284,7 @@ class Checker:
     def roll_back(self) -> None:
         """The store lost writes: follows what it has now, as if nothing else had been."""
         self.rolled_back = True
+        self._void = set(self.takers)
         old, self.shadows = self.shadows, {}
         self.takers = {
             held: (self._took[held, fence], fence) for held, (fence, _) in self.memory.fences.items()
@@ -292,6 +296,8 @@ class Checker:
                 continue
             shadow = self.shadows[actor] = Shadow(actor)
             shadow.read(record)
+            shadow.exists_since = None if shadow.purged else self.loop.now
+            shadow.active_since = None if shadow.purged or shadow.finished else self.loop.now
             if actor in old:
                 shadow.gone = old[actor].gone | set(old[actor].tokens)
 

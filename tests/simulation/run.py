@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from perdure.errors import PerdureError
 from perdure.workflow import stall
 from perdure.workflow.client import WorkflowClient
 from tests.simulation.loop import Violation
@@ -18,7 +20,16 @@ from tests.simulation.network import LATEST
 from tests.simulation.programs import Maker
 from tests.simulation.scenarios import SCENARIOS, Scenario, disturb, heal
 from tests.simulation.shadow import Shadow
-from tests.simulation.stories import TYPE, CorruptStory, PoisonStory, Story, corrupt, poison, stories
+from tests.simulation.stories import (
+    TYPE,
+    CorruptStory,
+    PoisonStory,
+    SendingStory,
+    Story,
+    corrupt,
+    poison,
+    stories,
+)
 from tests.simulation.world import TraceLog, World
 
 #: Seconds without faults within which everything must have come to its end.
@@ -55,50 +66,71 @@ async def _play(world: World, how: Scenario) -> None:
     told = stories(world, how.stories)
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
-    tasks = [world.spawn(story.run()) for story in told]
+    tasks = [world.spawn(_surviving(story) if how.rollback else story.run()) for story in told]
     nemesis = world.spawn(disturb(world, how, rng))
     if how.rollback:
         await _roll_back(world, how, rng)
-        heal(world, names)
-        await nemesis
-        for task in tasks:
-            task.cancel()
-        await _fresh_start(world)
-        return
-    await world.sleep(how.seconds)
+    else:
+        await world.sleep(how.seconds)
     heal(world, names)
     await nemesis
+    if how.rollback:
+        world.spawn(_go_on(world, told))
     await _told(world, told, tasks)
     await _rest(world, told)
     # Messages that are late find everything at rest, and leave it so.
     await world.sleep(LATEST)
     await _rest(world, told)
+    world.resting = True
     _check(world, told)
+    if how.rollback:
+        await _fresh(world)
 
 
 async def _roll_back(world: World, how: Scenario, rng: random.Random) -> None:
-    """The store goes back to what it was: a replica that lags takes over."""
+    """The store goes back to what it was: a replica that lags takes over, while everything goes on."""
     for _ in range(2):
-        await world.sleep(how.seconds / 4)
+        await world.sleep(rng.random() * how.seconds / 4)
         state = world.server.memory.snapshot()
         await world.sleep(rng.random() * how.seconds / 4)
         world.trace("store", "rolled back")
-        world.server.memory.restore(state)
+        world.server.roll_back(state, rng.choice([0.0, 0.2, 1.0]))
         world.checker.roll_back()
+    await world.sleep(how.seconds / 4)
 
 
-async def _fresh_start(world: World) -> None:
-    """After lost writes nobody can say what should have come of them; but what begins now must work."""
-    for node in list(world.nodes.values()):
-        world.kill(node)
-        world.add_node(node.name)
-    await world.sleep(3.0)
+async def _surviving(story: Story) -> None:
+    """What its client did may be lost, and what it does then may be refused: it finds nothing wrong with that."""
+    try:
+        await story.run()
+    except PerdureError as error:
+        story.world.trace(story.id, "gives up", repr(error))
+
+
+async def _go_on(world: World, told: list[Story]) -> None:
+    """Clients do again what may be lost. Whatever is still there has to come to its end by that."""
+    stories = {story.actor: story for story in told} | {
+        story.receiver.actor: story.receiver for story in told if isinstance(story, SendingStory)
+    }
+    while not world.resting:
+        for actor, shadow in list(world.checker.shadows.items()):
+            story = stories.get(actor)
+            if story is None or shadow.active_since is None or shadow.meta is None:
+                continue
+            with contextlib.suppress(PerdureError):
+                if shadow.meta.status == "suspended":
+                    await story.resume()
+                for name in story.awaited():
+                    await story.raise_event(name)
+        await world.sleep(1.0)
+
+
+async def _fresh(world: World) -> None:
+    """What begins now must work as if nothing had been."""
     story = Story(world, "fresh", Maker(random.Random(world.seed)).program(size=3))
     await story.run()
     await story.request(lambda client: client.wait_for_workflow_completion("fresh"))
-    for shadow in world.checker.shadows.values():
-        if shadow.history:
-            world.checker.replay(shadow)
+    story.check_result(story.id, story.ops)
 
 
 async def _told(world: World, told: list[Story], tasks: list[asyncio.Task[None]]) -> None:
@@ -187,7 +219,7 @@ def _check(world: World, told: list[Story]) -> None:
     for shadow in checker.shadows.values():
         if shadow.history:
             checker.replay(shadow)
-    for story in told:
+    for story in () if checker.rolled_back else told:
         story.check()
     for asked in checker.asked:
         unanswered = asked.process.running and asked.message.method != "wait"
@@ -207,7 +239,7 @@ def _check(world: World, told: list[Story]) -> None:
 def _check_activities(world: World) -> None:
     """What was asked for has run, unless its instance was ended from outside."""
     checker = world.checker
-    if checker.crashed:
+    if checker.crashed or checker.rolled_back:
         return
     for key in checker.scheduled - checker.ended_runs:
         root = key.instance.split(":")[0]

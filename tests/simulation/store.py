@@ -25,7 +25,7 @@ from perdure.statestore.contract import (
     Taken,
     TypePartition,
 )
-from perdure.statestore.memory import MemoryStore
+from perdure.statestore.memory import LeaseRecord, MemoryState, MemoryStore
 from tests.simulation.loop import SimLoop
 from tests.simulation.process import EPOCH, Process
 
@@ -59,6 +59,9 @@ class SimServer:
         self.down_until = 0.0
         self.latency = 0.002
         self.leases: dict[str, SimLease] = {}
+        #: One more each time it lost what it had acknowledged; and those who are to be told.
+        self.lineage = 0
+        self.stores: list[SimStore] = []
         #: What is on its way, to be lost when the store crashes.
         self._on_the_way: dict[asyncio.Future[Any], None] = {}
 
@@ -114,21 +117,60 @@ class SimServer:
             delay = self.rng.random() * 0.1
             self.loop.call_later(delay, _fail, future, "connection lost", context=self.loop.world)
 
+    def roll_back(self, state: MemoryState, seconds: float) -> None:
+        """A replica that lags takes over, after so many seconds: what is on its way is lost, and so is whatever was
+        acknowledged since `state`. Each process is told before its next answer, or when it looks."""
+        self.crash(seconds)
+        self.memory.restore(state)
+        for name, record in list(self.memory.leases.items()):
+            self.memory.leases[name] = LeaseRecord(record.term, record.value)
+        self.leases.clear()
+        self.lineage += 1
+        for store in self.stores:
+            store.look_soon(seconds + self.rng.random())
+
 
 class SimStore:
-    """Implements `StateStore` for one process, over the shared server."""
+    """Implements `StateStore` for one process, over the shared server. Also `RollbackAware`."""
 
     def __init__(self, server: SimServer, process: Process) -> None:
         self._server = server
         self._process = process
         self._memory = server.memory
+        self._lineage = server.lineage
+        self._callbacks: list[Callable[[str], None]] = []
+        server.stores.append(self)
+
+    def on_rollback(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    def look_soon(self, delay: float) -> None:
+        self._process.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        if self._lineage != self._server.lineage:
+            self._lineage = self._server.lineage
+            for callback in self._callbacks:
+                callback("another server leads, which lagged")
+
+    async def _answer(self, apply: Callable[[], T]) -> T:
+        """What the server answers; whoever has to know that it lost writes knows it before that."""
+        try:
+            result = await self._server.ask(self._process, apply)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            self._look()
+            raise
+        self._look()
+        return result
 
     @property
     def shared(self) -> bool:
         return True
 
     async def _ask(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return await self._server.ask(self._process, lambda: now(call()))
+        return await self._answer(lambda: now(call()))
 
     async def load(self, actor: ActorId) -> Snapshot | None:
         return await self._ask(lambda: self._memory.load(actor))
@@ -139,7 +181,7 @@ class SimStore:
         return await self._ask(lambda: self._memory.keys(actor, prefix, start, limit))
 
     async def commit(self, batch: Sequence[Commit]) -> Sequence[CommitResult]:
-        results = await self._server.ask(self._process, lambda: self._commit(batch))
+        results = await self._answer(lambda: self._commit(batch))
         written = [c for c, result in zip(batch, results, strict=True) if type(result) is Committed]
         self._server.observer.acknowledged(self._process, written)
         return results
@@ -160,7 +202,7 @@ class SimStore:
         return results
 
     async def take(self, held: Sequence[TypePartition], fence: Fence) -> Sequence[Taken | Refused]:
-        return await self._server.ask(self._process, lambda: self._take(held, fence))
+        return await self._answer(lambda: self._take(held, fence))
 
     def _take(self, held: Sequence[TypePartition], fence: Fence) -> Sequence[Taken | Refused]:
         results = now(self._memory.take(held, fence))
@@ -218,6 +260,8 @@ class SimLease:
         self._name = name
         self._lease = server.memory.lease(name)
         self._renewed = 0.0
+        #: What it wrote last under its term.
+        self._written: bytes | None = None
         process.call_later(LEASE_SECONDS / 4, self._renew)
 
     def _renew(self) -> None:
@@ -239,6 +283,7 @@ class SimLease:
         if term is not None:
             server.leases[self._name] = self
             self._renewed = server.loop.now
+            self._written = None
         return term
 
     async def read(self) -> bytes | None:
@@ -247,9 +292,15 @@ class SimLease:
     async def write(self, value: bytes) -> None:
         # By the contract, a write without an answer is not made after a later one.
         await self._server.ask(self._process, lambda: now(self._lease.write(value)), ordered=True)
+        self._written = value
 
     async def renew(self) -> None:
-        await self._server.ask(self._process, lambda: now(self._lease.renew()))
+        await self._server.ask(self._process, self._prove)
+
+    def _prove(self) -> None:
+        now(self._lease.renew())
+        if self._written is not None and now(self._lease.read()) != self._written:
+            raise StoreError("the store has lost what was written under this term")
 
     async def release(self) -> None:
         await self._server.ask(self._process, self._release)

@@ -79,6 +79,13 @@ class Story:
                 await self.world.sleep(self.rng.choice([0.0, 0.0, 0.05, 0.5]))
                 await self.raise_event(name)
 
+    def awaited(self) -> list[str]:
+        """The events that it may wait for, each as often as it does."""
+        return [name for name, count in events_of(self.ops) for _ in range(max(count, 0))]
+
+    async def resume(self) -> None:
+        await self.request(lambda c: c.resume_workflow(self.id))
+
     async def raise_event(self, name: str) -> None:
         """Until it is acknowledged: each try has a token of its own, and takes effect at most once."""
         while True:
@@ -152,7 +159,7 @@ class PausedStory(Story):
             try:
                 await self.request(lambda c: c.pause_workflow(self.id))
                 await self.world.sleep(self.rng.random() * 0.5)
-                await self.request(lambda c: c.resume_workflow(self.id))
+                await self.resume()
             except InvalidState:
                 return
 
@@ -180,6 +187,7 @@ class PurgedStory(Story):
 
     def __init__(self, world: World, id: str, ops: list[Op], again: list[Op] | None, *, purge: bool) -> None:
         super().__init__(world, id, ops)
+        self._first = ops
         self._again = again
         self._purge = purge
 
@@ -192,12 +200,17 @@ class PurgedStory(Story):
             self.ops = self._again
             await super().run()
 
+    def awaited(self) -> list[str]:
+        again = self._again or []
+        return [name for name, count in events_of([*self._first, *again]) for _ in range(max(count, 0))]
+
     async def _purge_it(self) -> None:
         # Not found: an earlier try that was not answered.
         with contextlib.suppress(InstanceNotFound):
             await self.request(lambda c: c.purge_workflow(self.id))
-        shadow = self.shadow
-        self.world.checker.require(shadow is None or shadow.purged, "purged, and still there", self.id)
+        shadow, checker = self.shadow, self.world.checker
+        gone = shadow is None or shadow.purged or checker.rolled_back
+        checker.require(gone, "purged, and still there", self.id)
 
     def check(self) -> None:
         if self._again is not None or not self._purge:
@@ -212,15 +225,15 @@ class SendingStory(Story):
 
     def __init__(self, world: World, id: str, ops: list[Op], receiver: Story) -> None:
         super().__init__(world, id, ops)
-        self._receiver = receiver
+        self.receiver = receiver
 
     async def run(self) -> None:
-        await self._receiver.start()
+        await self.receiver.start()
         await super().run()
 
     def check(self) -> None:
         super().check()
-        self._receiver.check()
+        self.receiver.check()
 
 
 class PoisonStory(Story):

@@ -60,6 +60,8 @@ class World:
         self.nodes: dict[str, SimNode] = {}
         self.skewed = False
         self.healing = False
+        #: Everything has come to its end.
+        self.resting = False
         self._incarnations = 0
         self._replicas = 0
         self.processes: list[Process] = []
