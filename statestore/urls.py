@@ -120,5 +120,7 @@ OPENERS: dict[str, Callable[[SplitResult, int | None], StateStore]] = {
     "postgresql": _open_postgres,
     "redis": _open_redis,
     "rediss": _open_redis,
+    "redis+cluster": _open_redis,
+    "redis+sentinel": _open_redis,
     "unix": _open_socket,
 }

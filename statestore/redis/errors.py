@@ -52,9 +52,21 @@ def code_of(reply: Reply) -> str:
     return code(str(reply)) if isinstance(reply, Error) else ""
 
 
+def forbidden(reply: Reply) -> bool:
+    """Whether an answer says that the user may not do this."""
+    return isinstance(reply, Error) and (
+        code_of(reply) == "NOPERM" or "user executing the script" in str(reply)
+    )
+
+
 def passing(message: str) -> bool:
     """Whether the same request may succeed later."""
-    return code(message) in _PASSING or message.startswith("ERR max number of clients")
+    return (
+        code(message) in _PASSING
+        or message.startswith("ERR max number of clients")
+        # NOPERM inside a script.
+        or "user executing the script" in message
+    )
 
 
 def mapped(message: str) -> PerdureError:

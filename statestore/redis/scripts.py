@@ -30,7 +30,8 @@ SETTINGS = Script("settings")
 SCAN = Script("scan")
 COUNT = Script("count")
 LEASE = Script("lease")
+PROBE = Script("probe")
 
-ALL = (COMMIT, LOAD, KEYS, TAKE, RELEASE, SETTINGS, SCAN, COUNT, LEASE)
+ALL = (COMMIT, LOAD, KEYS, TAKE, RELEASE, SETTINGS, SCAN, COUNT, LEASE, PROBE)
 #: Sends them all to a server. Harmless where they are already.
 LOADING = [packed(b"SCRIPT", b"LOAD", script.text) for script in ALL]

@@ -59,8 +59,8 @@ class Server:
         self._login = login
         self._locate = locate
         self._lanes = [Lane(lambda road=road: self._connect(road)) for road in Road]  # type: ignore[misc]
-        #: The last connection of each lane: whose history, and its number there.
-        self._clients: dict[Road, tuple[tuple[str, str], int]] = {}
+        #: What the server said to the last connection of each lane.
+        self._facts: dict[Road, Facts] = {}
         self._warned: tuple[str, str] | None = None
         #: Where it was last.
         self.address: Address | None = None
@@ -114,8 +114,8 @@ class Server:
         if isinstance(answer, Error):
             return
         info = parsed(answer)
-        known = self._clients.get(Road.LEASES)
-        if info.get("role") != "master" or (known and info.get("master_replid", "") != known[0][0]):
+        known = self._facts[Road.LEASES].history[0]
+        if info.get("role") != "master" or info.get("master_replid", "") != known:
             self.abort(f"Redis at {link.address} is not the primary that it was")
 
     def abort(self, reason: str) -> None:
@@ -165,16 +165,15 @@ class Server:
         if link.closed is not None:
             raise StoreUnavailable(link.closed)
         self.address = link.address
-        if facts.client is not None:
-            self._clients[road] = (facts.history, facts.client)
+        self._facts[road] = facts
         self._owner.admit(self, session)
 
     async def _end_former(self, road: Road, link: Link, facts: Facts) -> None:
         """Ends this lane's last connection at the server, where it may still be open and hold commands that were
         given up: what was not done by now is never done."""
-        history, client = self._clients.get(road, (None, 0))
-        if history == facts.history:
-            (answer,) = await link.ask([packed(b"CLIENT", b"KILL", b"ID", client)])
+        former = self._facts.get(road)
+        if former is not None and former.client is not None and former.history == facts.history:
+            (answer,) = await link.ask([packed(b"CLIENT", b"KILL", b"ID", former.client)])
             if isinstance(answer, Error):
                 logger.info(
                     "Redis does not end a connection that was given up", extra=fields(reason=str(answer))

@@ -65,9 +65,8 @@ REPLICATION = packed(b"INFO", b"replication")
 async def log_in(address: Address, login: Login) -> Session:
     """A session at an address. `ConfigurationError`: the server refuses who we are, or is not set up for a store.
     `StoreUnavailable`: no answer, or not now."""
-    link = await Link.connect(address, login.tls, login.timeout)
+    link = await log_in_only(address, login)
     try:
-        await _introduce(link, login)
         client, *infos = await link.ask(_ASKED)
         for info in infos:
             _checked(info, address)
@@ -75,6 +74,17 @@ async def log_in(address: Address, login: Login) -> Session:
     except BaseException:
         link.abort("not logged in")
         raise
+
+
+async def log_in_only(address: Address, login: Login) -> Link:
+    """A link on which the user is known. Raises as `log_in`."""
+    link = await Link.connect(address, login.tls, login.timeout)
+    try:
+        await _introduce(link, login)
+    except BaseException:
+        link.abort("not logged in")
+        raise
+    return link
 
 
 async def _introduce(link: Link, login: Login) -> None:
@@ -138,17 +148,17 @@ def check_policy(facts: Facts, address: Address) -> None:
 
 async def warn_of_persistence(session: Session) -> None:
     """Logs what the server will lose when its process ends."""
-    command = packed(b"CONFIG", b"GET", b"*")
-    (answer,) = await session.link.ask([command])
+    names = (b"appendonly", b"appendfsync", b"save")
+    answers = await session.link.ask(packed(b"CONFIG", b"GET", name) for name in names)
     address = str(session.link.address)
-    if isinstance(answer, Error):  # Not everybody may ask.
+    if any(isinstance(answer, Error) or len(answer) != 2 for answer in answers):  # Not everybody may ask.
         if not session.facts.append_only:
             logger.warning(
                 "Redis writes no append-only file: unless it saves snapshots, all is lost when its process ends",
                 extra=fields(server=address),
             )
         return
-    config = dict(zip(answer[::2], answer[1::2], strict=True))
+    config = dict(answers)
     if config.get(b"appendonly") == b"yes":
         if config.get(b"appendfsync") == b"no":
             logger.warning(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 
 from perdure.errors import PerdureError
 from perdure.logs import fields
-from perdure.statestore.redis.link import Address, Reply
+from perdure.statestore.redis.link import Reply
+from perdure.statestore.redis.place import Place
 from perdure.statestore.redis.server import Road, Server
 from perdure.statestore.redis.session import Login, Session
 
@@ -31,7 +32,7 @@ class Single:
     def __init__(
         self,
         login: Login,
-        locate: Callable[[], Awaitable[Address]],
+        place: Place,
         *,
         lost: Callable[[str], None],
         replicas: int = 0,
@@ -39,9 +40,9 @@ class Single:
         """`lost` is called before any answer of a server that may have lost what was acknowledged."""
         self.started = False
         self.replicas = replicas
-        self._locate = locate
+        self._place = place
         self._lost = lost
-        self._server = Server(self, login, locate)
+        self._server = Server(self, login, place.find)
         self._history: tuple[str, str] | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -74,13 +75,14 @@ class Single:
             self._looking.cancel()
             await asyncio.wait([self._looking])
         await self._server.close()
+        await self._place.close()
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             with contextlib.suppress(PerdureError):
                 await self._server.look()
-                address = await self._locate()
+                address = await self._place.find()
                 if self._server.address not in (None, address):
                     logger.warning("Redis has another primary", extra=fields(server=str(address)))
                     self._server.abort(f"the primary is at {address} now")

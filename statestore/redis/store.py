@@ -439,9 +439,21 @@ class RedisStore:
         async with self._preparing:
             if self._settings is None:
                 await self._servers.start()
+                await self._probe()
                 self._settings = await self._fixed()
                 self._partitions = self._settings.partitions
                 self._servers.started = True
+
+    async def _probe(self) -> None:
+        """`ConfigurationError` if the user may not do what a store does."""
+        keys = tuple(self._layout.own(f"probe:{kind}") for kind in ("hash", "set", "string"))
+        (reply,) = await self._servers.run(
+            Road.LEASES, ((self._layout.own_slot, scripts.PROBE.call(keys)),), durable=False
+        )
+        if errors.forbidden(reply):
+            raise ConfigurationError(f"Redis: this user may not do what a store does: {reply}")
+        if isinstance(reply, Error):
+            raise errors.mapped(str(reply))
 
     async def _fixed(self) -> Settings:
         call = scripts.SETTINGS.call(

@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, unquote
 
 from perdure.errors import ConfigurationError
+from perdure.statestore.redis.cluster import Cluster
 from perdure.statestore.redis.link import Address
+from perdure.statestore.redis.place import Fixed
+from perdure.statestore.redis.sentinel import Sentinels
 from perdure.statestore.redis.session import Login
 from perdure.statestore.redis.single import Single
 from perdure.statestore.redis.store import RedisStore, Servers
 
 PORT = 6379
+SENTINEL_PORT = 26379
 OPTIONS = (
     "namespace",
     "durability",
@@ -23,25 +27,52 @@ OPTIONS = (
     "ssl_certfile",
     "ssl_keyfile",
     "ssl_check_hostname",
+    "sentinel_user",
+    "sentinel_password",
 )
 
 
 def open_redis(url: SplitResult, partitions: int | None, options: Mapping[str, str]) -> RedisStore:
-    """`ConfigurationError` for what is wrong with the URL; nothing is connected yet."""
-    where = url.netloc.rpartition("@")[2]
-    addresses = [_address(part, PORT) for part in where.split(",")]
-    if len(addresses) > 1:
-        raise ConfigurationError(
-            f"{url.scheme}:// names one server; write redis+cluster:// or redis+sentinel://"
-        )
-    login = _login(url, options, database=_database(url.path))
-    replicas = _replicas(options)
+    """`ConfigurationError` for what is wrong with the URL; nothing is connected yet.
 
-    async def locate() -> Address:
-        return addresses[0]
+    `redis://[user:password@]host[:6379][/database]`, `rediss://` (the same over TLS),
+    `redis+sentinel://[user:password@]host[:26379],…/service[/database]`,
+    `redis+cluster://[user:password@]host[:6379],…`; and as options
+
+    - `namespace=default`: stores of different namespaces on one server know nothing of each other
+    - `durability=primary`, or `replicated`: acknowledged when `replicas=1` or so many replicas have it as well
+    - `timeout=5`: seconds of silence after which a connection counts as dead
+    - `tls=true`, `ssl_ca_certs=`, `ssl_certfile=`, `ssl_keyfile=` (files), `ssl_check_hostname=true`
+    - `sentinel_user=`, `sentinel_password=`: those of the sentinels
+    """
+    kind = url.scheme.rpartition("+")[2]
+    port = SENTINEL_PORT if kind == "sentinel" else PORT
+    addresses = [_address(part, port) for part in url.netloc.rpartition("@")[2].split(",")]
+    path = url.path.strip("/").split("/")
+    if kind == "sentinel":
+        if not path[0]:
+            raise ConfigurationError(
+                "redis+sentinel:// names no service: write redis+sentinel://host/service"
+            )
+        service, *path = path
+    elif len(addresses) > 1 and kind != "cluster":
+        raise ConfigurationError(
+            f"{url.scheme}:// names one server; several are redis+sentinel:// or redis+cluster://"
+        )
+    database = _database("/".join(path))
+    if database and kind == "cluster":
+        raise ConfigurationError("Redis Cluster has one database; use ?namespace= to keep stores apart")
+    login, replicas = _login(url, options, database), _replicas(options)
 
     def servers(lost: Callable[[str], None]) -> Servers:
-        return Single(login, locate, lost=lost, replicas=replicas)
+        if kind == "cluster":
+            return Cluster(login, addresses, lost=lost, replicas=replicas)
+        if kind == "sentinel":
+            theirs = login._replace(
+                user=options.get("sentinel_user"), password=options.get("sentinel_password"), database=0
+            )
+            return Single(login, Sentinels(addresses, unquote(service), theirs), lost=lost, replicas=replicas)
+        return Single(login, Fixed(addresses[0]), lost=lost, replicas=replicas)
 
     return RedisStore(servers, namespace=options.get("namespace", "default"), partitions=partitions)
 
@@ -56,8 +87,7 @@ def _address(text: str, port: int) -> Address:
     return Address(host or "localhost", int(number))
 
 
-def _database(path: str) -> int:
-    text = path.strip("/")
+def _database(text: str) -> int:
     if text and not text.isdigit():
         raise ConfigurationError(f"{text!r} is not the number of a database: write redis://host/0")
     return int(text or 0)
