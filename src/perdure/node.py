@@ -220,20 +220,25 @@ class Node:
                     f"cannot listen on {options.host}:{options.http_port}: {reason}"
                 ) from error
 
+    @property
+    def _http_host(self) -> str:
+        """A parent may listen for HTTP elsewhere than its nodes do for each other."""
+        return str(self._sockets[0].getsockname()[0]) if self.options.http_sockets else self.options.host
+
     def _told_url(self, address: str) -> str:
         """Where others reach this node's HTTP: on the host of its links, if it listens on all."""
         if not self._sockets:
             return ""
         port = self._sockets[0].getsockname()[1]
-        if not address or self.options.host not in EVERYWHERE:
-            return local_url(self.options.host, port)
+        if not address or self._http_host not in EVERYWHERE:
+            return local_url(self._http_host, port)
         return f"http://{join_address(split_address(address, 'the address')[0], port)}"
 
     async def _serve_http(
         self, server: type[HttpServer], mount: Callable[[Application, Node, Runtime], None]
     ) -> None:
         options = self.options
-        self._server = server(self, options.host, api_token=options.api_token, listeners=self._sockets)
+        self._server = server(self, self._http_host, api_token=options.api_token, listeners=self._sockets)
         mount(self._server.app, self, self.runtime)
         await self._server.start()
         announce = getattr(self.store, "announce", None)
