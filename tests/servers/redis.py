@@ -17,9 +17,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import hiredis
@@ -36,6 +36,9 @@ SETTINGS: Mapping[str, str] = {
     "maxmemory-policy": "noeviction",
     "daemonize": "no",
 }
+
+
+S = TypeVar("S", bound="RedisServer")
 
 
 class RedisServer:
@@ -105,6 +108,7 @@ class RedisServer:
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
+        """Ends and starts it, both in good order."""
         self.stop()
         self.start()
 
@@ -122,7 +126,7 @@ class RedisServer:
         """The answer to one command, over a connection of its own; `hiredis.ReplyError` is raised."""
         reader = hiredis.Reader()
         with socket.create_connection(("127.0.0.1", self.port), timeout=patience) as link:
-            link.sendall(hiredis.pack_command(tuple(map(_word, (*self._login(), *words)))))
+            link.sendall(hiredis.pack_command(tuple(map(_word, words))))
             while (reply := reader.gets()) is False:
                 data = link.recv(1 << 16)
                 if not data:
@@ -131,6 +135,25 @@ class RedisServer:
         if isinstance(reply, hiredis.ReplyError):
             raise reply
         return reply
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Returns when a state is reached; errors of the server while it is on its way do not count."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, hiredis.ReplyError, KeyError):
+                if true():
+                    return
+            time.sleep(0.01)
+        raise AssertionError(f"not within {PATIENCE:g} s: {what}\n{self.log()[-3000:]}")
+
+    def follow(self, primary: RedisServer) -> None:
+        """Makes it a replica, and returns when it has all that the primary has."""
+        self.command("REPLICAOF", "127.0.0.1", primary.port)
+        self.until(lambda: self.info("replication")["master_link_status"] == "up", "replication")
+
+    def promote(self) -> None:
+        """Makes a replica a primary."""
+        self.command("REPLICAOF", "NO", "ONE")
 
     def info(self, section: str) -> dict[str, str]:
         lines = self.command("INFO", section).decode().splitlines()
@@ -150,9 +173,6 @@ class RedisServer:
         config.write_text("\n".join([f"port {self.port}", f"dir {self.folder}", *lines, ""]))
         return [str(config)]
 
-    def _login(self) -> tuple[str, ...]:
-        return ()
-
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
@@ -171,16 +191,212 @@ class RedisServer:
             self._process.send_signal(number)
 
 
+class SentinelServer(RedisServer):
+    """One sentinel that watches one service."""
+
+    program = "redis-sentinel"
+
+    def _arguments(self) -> list[str]:
+        # The sentinel itself rewrites its file: it is written once.
+        config = self.folder / "redis.conf"
+        if not config.exists():
+            lines = [f"{name} {value}" for name, value in self.settings.items() if name not in SETTINGS]
+            config.write_text(
+                "\n".join([f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}", *lines, ""])
+            )
+        return [str(config)]
+
+
 @contextlib.contextmanager
 def redis_server(**settings: str) -> Iterator[RedisServer]:
     """A server that is started, and ended with the block."""
-    with tempfile.TemporaryDirectory(prefix="redis-") as name:
-        server = RedisServer(Path(name), free_port(), **settings)
-        try:
+    with _several() as made:
+        server = made(RedisServer, **settings)
+        server.start()
+        yield server
+
+
+@contextlib.contextmanager
+def redis_replicated(replicas: int = 1, **settings: str) -> Iterator[list[RedisServer]]:
+    """A primary, and then its replicas."""
+    settings = {"repl_diskless_sync_delay": "0", "repl_ping_replica_period": "1", **settings}
+    with _several() as made:
+        servers = [made(RedisServer, **settings) for _ in range(1 + replicas)]
+        for server in servers:
             server.start()
-            yield server
+        for server in servers[1:]:
+            server.follow(servers[0])
+        yield servers
+
+
+SERVICE = "perdure"
+
+
+class Watched(NamedTuple):
+    """A service that sentinels watch."""
+
+    servers: list[RedisServer]
+    sentinels: list[SentinelServer]
+
+    def url(self, **options: object) -> str:
+        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{places}/{SERVICE}" + (f"?{urlencode(options)}" if options else "")
+
+    def primary(self) -> RedisServer:
+        """Which server the first sentinel names."""
+        _, port = self.sentinels[0].command("SENTINEL", "get-master-addr-by-name", SERVICE)
+        return next(server for server in self.servers if server.port == int(port))
+
+
+@contextlib.contextmanager
+def redis_watched(**settings: str) -> Iterator[Watched]:
+    """A primary, a replica, and three sentinels that promote it when the primary is silent for half a second."""
+    with redis_replicated(1, **settings) as servers, _several() as made:
+        sentinels = []
+        for _ in range(3):
+            sentinel = made(SentinelServer)
+            sentinel.configure(
+                **{
+                    "sentinel monitor": f"{SERVICE} 127.0.0.1 {servers[0].port} 2",
+                    "sentinel down-after-milliseconds": f"{SERVICE} 500",
+                    "sentinel failover-timeout": f"{SERVICE} 3000",
+                }
+            )
+            sentinel.start()
+            sentinels.append(sentinel)
+        for sentinel in sentinels:
+            sentinel.until(
+                lambda one=sentinel: _acquainted(one), "the sentinels know each other and the replica"
+            )  # type: ignore[misc]
+        yield Watched(servers, sentinels)
+
+
+def _acquainted(sentinel: RedisServer) -> bool:
+    flat = sentinel.command("SENTINEL", "MASTER", SERVICE)
+    facts = dict(zip(flat[::2], flat[1::2], strict=True))
+    return (
+        facts[b"num-other-sentinels"] == b"2"
+        and facts[b"num-slaves"] == b"1"
+        and facts[b"flags"] == b"master"
+    )
+
+
+class RedisCluster:
+    """Primaries that share the slots, each with as many replicas."""
+
+    def __init__(self, servers: list[RedisServer], primaries: int) -> None:
+        self.servers = servers
+        self.primaries = servers[:primaries]
+
+    def url(self, **options: object) -> str:
+        places = ",".join(f"127.0.0.1:{server.port}" for server in self.primaries)
+        return f"redis+cluster://{places}" + (f"?{urlencode(options)}" if options else "")
+
+    def owner(self, slot: int) -> RedisServer:
+        """Who has a slot, as the first server sees it."""
+        for first, last, primary, *_ in self.servers[0].command("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(server for server in self.servers if server.port == primary[1])
+        raise AssertionError(f"slot {slot} has no server")
+
+    def id(self, server: RedisServer) -> str:
+        return str(server.command("CLUSTER", "MYID").decode())
+
+    def clear(self) -> None:
+        for server in self.primaries:
+            server.command("FLUSHALL")
+
+    def begin_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """From here on keys of the slot may be on either server."""
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id(source))
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id(target))
+
+    def move_keys(self, slot: int, source: RedisServer, target: RedisServer, most: int = 1_000_000) -> int:
+        """Moves keys of the slot; how many."""
+        keys = source.command("CLUSTER", "GETKEYSINSLOT", slot, most)
+        for key in keys:
+            source.command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        return len(keys)
+
+    def end_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """The slot is the target's."""
+        for server in (target, source, *self.servers):
+            with contextlib.suppress(hiredis.ReplyError):
+                server.command("CLUSTER", "SETSLOT", slot, "NODE", self.id(target))
+
+
+@contextlib.contextmanager
+def redis_cluster(primaries: int = 3, replicas: int = 0, **settings: str) -> Iterator[RedisCluster]:
+    """A cluster that is ready; `replicas` of each primary."""
+    settings = {
+        "cluster_enabled": "yes",
+        "cluster_node_timeout": "1000",
+        "cluster_replica_validity_factor": "0",
+        "repl_diskless_sync_delay": "0",
+        **settings,
+    }
+    with _several() as made:
+        servers = [
+            made(RedisServer, cluster_port=str(free_port()), **settings)
+            for _ in range(primaries * (1 + replicas))
+        ]
+        for number, server in enumerate(servers):
+            server.start()
+            server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for number, server in enumerate(servers[:primaries]):
+            first, last = 16384 * number // primaries, 16384 * (number + 1) // primaries - 1
+            server.command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for server in servers[1:]:
+            servers[0].command("CLUSTER", "MEET", "127.0.0.1", server.port, server.settings["cluster-port"])
+        cluster = RedisCluster(servers, primaries)
+        for server in servers:
+            server.until(
+                lambda one=server: int(cluster_info(one)["cluster_known_nodes"]) == len(servers),  # type: ignore[misc]
+                "the nodes know each other",
+            )
+        for number, server in enumerate(servers[primaries:]):
+            primary = servers[number % primaries]
+            server.until(
+                lambda one=server, primary=primary: one.command("CLUSTER", "REPLICATE", cluster.id(primary)),  # type: ignore[misc]
+                "a replica",
+            )
+            server.until(
+                lambda one=server: one.info("replication")["master_link_status"] == "up", "replication"
+            )  # type: ignore[misc]
+        for server in servers:
+            server.until(
+                lambda one=server: cluster_info(one)["cluster_state"] == "ok", "the cluster is ready"
+            )  # type: ignore[misc]
+        yield cluster
+
+
+def cluster_info(server: RedisServer) -> dict[str, str]:
+    lines = server.command("CLUSTER", "INFO").decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+class _Maker(Protocol):
+    def __call__(self, kind: type[S], **settings: str) -> S: ...
+
+
+@contextlib.contextmanager
+def _several() -> Iterator[_Maker]:
+    """Makes servers, each in a folder of its own; all are ended with the block."""
+    made: list[RedisServer] = []
+    with tempfile.TemporaryDirectory(prefix="redis-", ignore_cleanup_errors=True) as name:
+
+        def make(kind: type[S], **settings: str) -> S:
+            folder = Path(name) / str(len(made))
+            folder.mkdir()
+            server = kind(folder, free_port(), **settings)
+            made.append(server)
+            return server
+
+        try:
+            yield make
         finally:
-            server.kill()
+            for server in made:
+                server.kill()
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""RedisStore keeps the contract over a real server."""
+"""RedisStore keeps the contract over real servers: one, and a cluster of three."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import pytest_asyncio
 
 from perdure.statestore import StateStore, open_store
 from perdure.testing.store_contract import PARTITIONS, StoreContract
-from tests.servers.redis import RedisServer, redis_server
+from tests.servers.redis import RedisCluster, RedisServer, redis_cluster, redis_server
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     with redis_server(appendfsync="everysec") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisCluster]:
+    with redis_cluster(appendfsync="everysec") as cluster:
+        yield cluster
 
 
 class RedisHarness:
@@ -43,5 +49,14 @@ class TestSingle(StoreContract):
     async def harness(self, server: RedisServer) -> AsyncIterator[RedisHarness]:
         server.command("FLUSHALL")
         harness = RedisHarness(server.url())
+        yield harness
+        await harness.close()
+
+
+class TestCluster(StoreContract):
+    @pytest_asyncio.fixture
+    async def harness(self, cluster: RedisCluster) -> AsyncIterator[RedisHarness]:
+        cluster.clear()
+        harness = RedisHarness(cluster.url(namespace="other"))
         yield harness
         await harness.close()
