@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.statestore.contract import Commit, Reminder
-from perdure.statestore.keys import split
 from perdure.statestore.postgres.ids import storable, type_number
+from perdure.statestore.postgres.places import place as key_place
 
 METADATA = "metadata"
 CUSTOM_STATUS = "customStatus"
@@ -20,7 +20,7 @@ REMOVE = 8
 NEW = 16
 
 #: How the function is called: one argument for each column of each table below, and the count of new actors.
-ARGUMENTS = ", ".join(f"${number}" for number in range(1, 42))
+ARGUMENTS = ", ".join(f"${number}" for number in range(1, 34))
 
 _INT8 = range(-(2**63), 2**63)
 _INT4 = range(-(2**31), 2**31)
@@ -48,7 +48,7 @@ class Rows:
         self.news = 0
         self.keys: list[tuple[Any, ...]] = []
         self.deleted: list[tuple[Any, ...]] = []
-        self.owing: list[tuple[Any, ...]] = []
+        self.owing: list[int] = []
         self.paid: list[int] = []
         self.cleared: list[int] = []
         self.erased: list[tuple[Any, ...]] = []
@@ -56,7 +56,7 @@ class Rows:
         self.gone: list[int] = []
         self.instances: list[tuple[Any, ...]] = []
 
-    def add(self, place: int, number: int, fence: int, commit: Commit) -> None:
+    def add(self, place: int, fence: int, commit: Commit) -> None:
         flags = 0
         metadata = custom_status = None
         keys = self.keys
@@ -66,7 +66,7 @@ class Rows:
             elif key == CUSTOM_STATUS:
                 custom_status, flags = value, flags | TOUCH_CUSTOM_STATUS
             else:
-                keys.append((place, *split(key), value))
+                keys.append((place, key_place(key), value))
         if commit.reset:
             flags = RESET | TOUCH_METADATA | TOUCH_CUSTOM_STATUS if commit.put else self._remove(place)
         elif commit.delete:
@@ -74,12 +74,11 @@ class Rows:
         if commit.expected is None and not flags & REMOVE:
             flags |= NEW
             self.news += 1
-        id = commit.actor.id
         self.actors.append(
-            (number, id, fence, flags, commit.expected, commit.version, metadata, custom_status)
+            (commit.actor.id, fence, flags, commit.expected, commit.version, metadata, custom_status)
         )
         if not flags & REMOVE:
-            self._beside(place, commit, id)
+            self._beside(place, commit)
 
     def _remove(self, place: int) -> int:
         self.paid.append(place)
@@ -95,14 +94,14 @@ class Rows:
             elif key == CUSTOM_STATUS:
                 flags |= TOUCH_CUSTOM_STATUS
             else:
-                self.deleted.append((place, *split(key)))
+                self.deleted.append((place, key_place(key)))
         return flags
 
-    def _beside(self, place: int, commit: Commit, id: str) -> None:
+    def _beside(self, place: int, commit: Commit) -> None:
         """What a commit changes beside its keys."""
         if commit.recover is not None:
             if commit.recover:
-                self.owing.append((place, id))
+                self.owing.append(place)
             else:
                 self.paid.append(place)
         if commit.clear_reminders:
@@ -112,10 +111,10 @@ class Rows:
         if commit.reminders:
             # Of one name the last counts.
             last: dict[str, Reminder] = {reminder.name: reminder for reminder in commit.reminders}
-            self.reminders += [(place, id, name, one.due, one.data) for name, one in last.items()]
+            self.reminders += [(place, name, one.due, one.data) for name, one in last.items()]
         row = commit.row
         if row is not None:
-            self.instances.append((place, id, row.name, row.status, row.created, row.updated, row.details))
+            self.instances.append((place, row.name, row.status, row.created, row.updated, row.details))
         elif commit.delete_row:
             self.gone.append(place)
 
@@ -129,21 +128,21 @@ def arrays(commits: Sequence[Commit]) -> tuple[list[int], list[Any]]:
     fences = {fence: place for place, fence in enumerate(needed, 1)}
     rows = Rows()
     for place, at in enumerate(order, 1):
-        commit, number = commits[at], numbers[at]
-        rows.add(place, number, fences[(number, commit.partition, *commit.fence)], commit)
+        commit = commits[at]
+        rows.add(place, fences[(numbers[at], commit.partition, *commit.fence)], commit)
     arguments = [
         *_columns(needed, 4),
-        *_columns(rows.actors, 8),
+        *_columns(rows.actors, 7),
         rows.news,
-        *_columns(rows.keys, 5),
-        *_columns(rows.deleted, 4),
-        *_columns(rows.owing, 2),
-        rows.paid,
-        rows.cleared,
+        *_columns(rows.keys, 3),
+        *_columns(rows.deleted, 2),
+        rows.owing or None,
+        rows.paid or None,
+        rows.cleared or None,
         *_columns(rows.erased, 2),
-        *_columns(rows.reminders, 5),
-        rows.gone,
-        *_columns(rows.instances, 7),
+        *_columns(rows.reminders, 4),
+        rows.gone or None,
+        *_columns(rows.instances, 6),
     ]
     return order, arguments
 
@@ -169,5 +168,6 @@ def unstorable(commit: Commit) -> str | None:
     return None
 
 
-def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[Any]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> Sequence[Sequence[Any] | None]:
+    """The columns of rows; None for each when there is no row, which costs less than an empty array."""
+    return list(zip(*rows, strict=True)) if rows else [None] * width

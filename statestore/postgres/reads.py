@@ -7,90 +7,60 @@ from typing import Any
 
 from perdure.errors import CorruptState
 from perdure.statestore.contract import SNAPSHOT_LIMIT, ActorId, InstanceRow, Snapshot
-from perdure.statestore.keys import KeyParts, join, split
+from perdure.statestore.postgres.places import after, family, key, place
 
 #: The keys that `LOAD` reads at most of one actor; with metadata and customStatus, a whole snapshot.
 SHORT = 998
 LEAST, MOST = -(2**63), 2**63 - 1
-#: A text above all others: what begins so is no text that anybody writes.
-GREATEST = "\U0010ffff" * 16
 
 Row = Sequence[Any]
 
 # $1, $2: types and ids. Those that exist, each with up to 999 of its keys.
 LOAD = f"""
-SELECT u.ord, a.version, a.metadata, a.custom_status,
-    EXISTS (SELECT 1 FROM perdure.owing o WHERE o.type = a.type AND o.partition = a.partition AND o.num = a.num) AS owes,
-    k.numbered, k.name, k.seq, k.value
-FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY u(type, id, ord)
-JOIN perdure.actors a ON a.type = u.type AND a.id = u.id
+SELECT g.n, a.version, a.metadata, a.custom_status, a.owes, k.place, k.value
+FROM generate_series(1, cardinality($1::bigint[])) g(n)
 CROSS JOIN LATERAL (
-    SELECT array_agg(s.numbered) AS numbered, array_agg(s.name) AS name, array_agg(s.seq) AS seq,
-        array_agg(s.value) AS value
-    FROM (
-        SELECT k.numbered, k.name, k.seq, k.value FROM perdure.keys k WHERE k.keyset = a.keyset
-        ORDER BY k.numbered, k.name, k.seq LIMIT {SHORT + 1}
-    ) s
+    SELECT a.keyset, a.version, a.metadata, a.custom_status, EXISTS (
+        SELECT 1 FROM perdure.owing o WHERE o.type = a.type AND o.partition = a.partition AND o.num = a.num
+    ) AS owes
+    FROM perdure.actors a WHERE a.type = ($1::bigint[])[g.n] AND a.id = ($2::text[])[g.n] OFFSET 0
+) a
+CROSS JOIN LATERAL (
+    SELECT array_agg(s.place) AS place, array_agg(s.value) AS value
+    FROM (SELECT k.place, k.value FROM perdure.keys k WHERE k.keyset = a.keyset ORDER BY k.place LIMIT {SHORT + 1}) s
 ) k
 """
 
-# $1, $2: type and id; $3: the greatest text. One actor with many keys: the row without `numbered` is its head, the others
-# are all keys that a snapshot may show: 1,001 plain ones, 1,001 of `history-`, all of `inbox-` and `outbox-`, 1,001 of
-# other families.
-LOAD_LONG = f"""
+# $1, $2: type and id; $3, $4: places from and before which; $5: how many of each range. One actor with many keys: the row
+# without a place is its head, the others are its keys in these ranges.
+LOAD_LONG = """
 WITH a AS MATERIALIZED (SELECT * FROM perdure.actors WHERE type = $1 AND id = $2)
-SELECT NULL::smallint AS numbered, NULL AS name, CASE WHEN EXISTS (
-        SELECT 1 FROM perdure.owing o WHERE o.type = a.type AND o.partition = a.partition AND o.num = a.num
-    ) THEN 1 ELSE 0 END::bigint AS seq, a.version AS value, a.metadata, a.custom_status
+SELECT NULL::bytea AS place, a.version AS value, a.metadata, a.custom_status, EXISTS (
+    SELECT 1 FROM perdure.owing o WHERE o.type = a.type AND o.partition = a.partition AND o.num = a.num
+) AS owes
 FROM a
 UNION ALL
-SELECT k.*, NULL, NULL FROM a CROSS JOIN LATERAL (
-    SELECT numbered, name, seq, value FROM perdure.keys WHERE keyset = a.keyset AND numbered = 0
-    ORDER BY numbered, name, seq LIMIT {SNAPSHOT_LIMIT + 1}
-) k
-UNION ALL
-SELECT k.*, NULL, NULL FROM a CROSS JOIN LATERAL (
-    SELECT numbered, name, seq, value FROM perdure.keys WHERE keyset = a.keyset AND numbered = 1 AND name = 'history-'
-    ORDER BY numbered, name, seq LIMIT {SNAPSHOT_LIMIT + 1}
-) k
-UNION ALL
-SELECT k.numbered, k.name, k.seq, k.value, NULL, NULL
-FROM a CROSS JOIN (VALUES ('inbox-'), ('outbox-')) w(name) JOIN perdure.keys k ON k.keyset = a.keyset
-WHERE k.numbered = 1 AND k.name = w.name
-UNION ALL
-SELECT k.*, NULL, NULL FROM a CROSS JOIN (
-    VALUES ('', 'history-'), ('history-' || chr(1), 'inbox-'), ('inbox-' || chr(1), 'outbox-'), ('outbox-' || chr(1), $3)
-) r(low, high) CROSS JOIN LATERAL (
-    SELECT numbered, name, seq, value FROM perdure.keys WHERE keyset = a.keyset AND numbered = 1
-        AND name >= r.low AND name < r.high
-    ORDER BY numbered, name, seq LIMIT {SNAPSHOT_LIMIT + 1}
+SELECT k.place, k.value, NULL, NULL, NULL
+FROM a CROSS JOIN generate_series(1, cardinality($3::bytea[])) g(n) CROSS JOIN LATERAL (
+    SELECT k.place, k.value FROM perdure.keys k
+    WHERE k.keyset = a.keyset AND k.place >= ($3::bytea[])[g.n] AND k.place < ($4::bytea[])[g.n]
+    ORDER BY k.place LIMIT ($5::bigint[])[g.n]
 ) k
 """
 
-# $1, $2: type and id; $3, $4, $5: the first key, taken apart; $6, $7: from which name on and before which other names
-# begin with the prefix; $8, $9: a family and how its numbers begin, where the prefix ends within these; $10: how many.
+# $1, $2: type and id; $3, $4: places from and before which, in order; $5: how many of each range, and of all.
 KEYS = """
 WITH a AS MATERIALIZED (SELECT keyset, metadata, custom_status FROM perdure.actors WHERE type = $1 AND id = $2)
-SELECT * FROM (
-    SELECT 0::smallint AS numbered, h.name COLLATE "C" AS name, 0::bigint AS seq, h.value FROM a CROSS JOIN LATERAL (
-        VALUES ('metadata', a.metadata), ('customStatus', a.custom_status)
-    ) h(name, value)
-    WHERE h.value IS NOT NULL AND (0::smallint, h.name COLLATE "C", 0) >= ($3::smallint, $4::text, $5::bigint)
-        AND h.name COLLATE "C" >= $6::text AND h.name COLLATE "C" < $7::text
+SELECT k.place, k.value FROM a CROSS JOIN generate_series(1, cardinality($3::bytea[])) g(n) CROSS JOIN LATERAL (
+    (SELECT k.place, k.value FROM perdure.keys k
+    WHERE k.keyset = a.keyset AND k.place >= ($3::bytea[])[g.n] AND k.place < ($4::bytea[])[g.n]
+    ORDER BY k.place LIMIT $5)
     UNION ALL
-    (SELECT k.numbered, k.name, k.seq, k.value FROM a JOIN perdure.keys k ON k.keyset = a.keyset
-    WHERE k.numbered = 0 AND (k.numbered, k.name, k.seq) >= ($3, $4, $5) AND k.name >= $6 AND k.name < $7
-    ORDER BY k.numbered, k.name, k.seq LIMIT $10)
-    UNION ALL
-    (SELECT k.numbered, k.name, k.seq, k.value FROM a JOIN perdure.keys k ON k.keyset = a.keyset
-    WHERE k.numbered = 1 AND k.name = $8::text AND (k.numbered, k.name, k.seq) >= ($3, $4, $5)
-        AND starts_with(lpad(k.seq::text, greatest(6, length(k.seq::text)), '0'), $9)
-    ORDER BY k.numbered, k.name, k.seq LIMIT $10)
-    UNION ALL
-    (SELECT k.numbered, k.name, k.seq, k.value FROM a JOIN perdure.keys k ON k.keyset = a.keyset
-    WHERE k.numbered = 1 AND (k.numbered, k.name, k.seq) >= ($3, $4, $5) AND k.name >= $6 AND k.name < $7
-    ORDER BY k.numbered, k.name, k.seq LIMIT $10)
-) k ORDER BY numbered, name, seq LIMIT $10
+    SELECT h.place, h.value FROM (
+        VALUES ('\\x00'::bytea || 'metadata'::bytea, a.metadata), ('\\x00'::bytea || 'customStatus'::bytea, a.custom_status)
+    ) h(place, value)
+    WHERE h.value IS NOT NULL AND h.place >= ($3::bytea[])[g.n] AND h.place < ($4::bytea[])[g.n]
+) k ORDER BY k.place LIMIT $5
 """
 
 # $1: type; $2: partitions, ordered; $3, $4: after which partition and number; $5: how many.
@@ -147,82 +117,83 @@ TYPES = "SELECT name FROM perdure.types ORDER BY name"
 LEASE = "SELECT value FROM perdure.leases WHERE name = $1"
 
 
+#: The ranges of `LOAD_LONG`, and how many keys of each a snapshot may need.
+_RANGES = [
+    (b"\0", b"\1", SNAPSHOT_LIMIT + 1),
+    (family("history-"), after(family("history-")), SNAPSHOT_LIMIT + 1),
+    (family("inbox-"), after(family("inbox-")), None),
+    (family("outbox-"), after(family("outbox-")), None),
+    (b"\1", family("history-"), SNAPSHOT_LIMIT + 1),
+    (after(family("history-")), family("inbox-"), SNAPSHOT_LIMIT + 1),
+    (after(family("inbox-")), family("outbox-"), SNAPSHOT_LIMIT + 1),
+    (after(family("outbox-")), b"\2", SNAPSHOT_LIMIT + 1),
+]
+LONG_RANGES = tuple(list(column) for column in zip(*_RANGES, strict=True))
+
+
 def snapshot(row: Row) -> Snapshot | None:
     """What a row of `LOAD` shows; None if the actor has more keys than it holds."""
-    _, version, metadata, custom_status, owes, numbered, name, seq, value = row
+    _, version, metadata, custom_status, owes, places, values = row
     shown: dict[str, bytes] = {}
     if custom_status is not None:
         shown[_CUSTOM_STATUS] = custom_status
     if metadata is not None:
         shown[_METADATA] = metadata
-    if name is not None:
-        if len(name) > SHORT:
+    if places is not None:
+        if len(places) > SHORT:
             return None
         head = len(shown)
-        for one, family, number, content in zip(numbered, name, seq, value, strict=True):
-            shown[f"{family}{number:06d}" if one else family] = content
-        if head and not numbered[0]:
+        shown.update(zip(map(key, places), values, strict=True))
+        if head and places[0][0] == 0:
             # Only then do other plain keys stand beside those of the head.
-            shown = {key: shown[key] for key in sorted(shown, key=split)}
+            shown = {one: shown[one] for one in sorted(shown, key=place)}
     return Snapshot(version, shown, owes, True)
 
 
 def long_snapshot(rows: Sequence[Row]) -> Snapshot | None:
     """What the rows of `LOAD_LONG` show."""
-    if not rows:
+    heads = [row for row in rows if row[0] is None]
+    if not heads:
         return None
-    (head,) = (row for row in rows if row[0] is None)
-    _, _, owes, version, metadata, custom_status = head
-    history: list[tuple[KeyParts, bytes]] = []
-    waiting: list[tuple[KeyParts, bytes]] = []
-    others: list[tuple[KeyParts, bytes]] = []
-    for name, value in ((_METADATA, metadata), (_CUSTOM_STATUS, custom_status)):
-        if value is not None:
-            others.append((KeyParts(0, name, 0), value))
-    for numbered, name, seq, value, _, _ in rows:
-        if numbered is None:
-            continue
-        kind = others
-        if numbered and name == "history-":
-            kind = history
-        elif numbered and name in ("inbox-", "outbox-"):
-            kind = waiting
-        kind.append((KeyParts(int(numbered), name, seq), value))
-    others.sort(key=_parts)
-    history.sort(key=_parts)
-    shown = others[:SNAPSHOT_LIMIT] + history[:SNAPSHOT_LIMIT] + waiting
-    shown.sort(key=_parts)
-    complete = len(others) <= SNAPSHOT_LIMIT and len(history) <= SNAPSHOT_LIMIT
-    return Snapshot(version, {join(*parts): value for parts, value in shown}, owes == 1, complete)
+    _, version, metadata, custom_status, owes = heads[0]
+    history, waiting = family("history-"), (family("inbox-"), family("outbox-"))
+    # Each with its place, in order.
+    histories: list[tuple[bytes, bytes]] = []
+    waits: list[tuple[bytes, bytes]] = []
+    others = [
+        (place(name), value)
+        for name, value in ((_METADATA, metadata), (_CUSTOM_STATUS, custom_status))
+        if value is not None
+    ]
+    for at, value, *_ in rows:
+        if at is not None:
+            kind = histories if at.startswith(history) else waits if at.startswith(waiting) else others
+            kind.append((at, value))
+    histories.sort()
+    others.sort()
+    complete = len(others) <= SNAPSHOT_LIMIT and len(histories) <= SNAPSHOT_LIMIT
+    shown = sorted(others[:SNAPSHOT_LIMIT] + histories[:SNAPSHOT_LIMIT] + waits)
+    return Snapshot(version, {key(at): value for at, value in shown}, owes, complete)
 
 
-def key_values(rows: Iterable[Row]) -> list[tuple[str, bytes]]:
-    return [(join(numbered, name, seq), value) for numbered, name, seq, value in rows]
+def key_ranges(prefix: str, start: str | None) -> list[tuple[bytes, bytes]]:
+    """From which places, and before which, the keys with this prefix lie; in order. Where the prefix ends within the
+    number of a family, all of the family."""
+    text = prefix.encode()
+    begin, end = (b"\0", b"\1") if not text else (b"\0" + text, after(b"\0" + text))
+    ranges = [(begin, end)]
+    name, hyphen, digits = prefix.rpartition("-")
+    if hyphen and digits and digits.isascii() and digits.isdigit():
+        ranges.append((family(name + hyphen), after(family(name + hyphen))))
+    escaped = b"\1" + text.replace(b"\0", b"\0\xff")
+    ranges.append((escaped, after(escaped)))
+    least = place(start) if start is not None else b""
+    return [(max(low, least), high) for low, high in ranges if high > least]
 
 
 def instance(type: str, row: Row) -> InstanceRow:
     id, *rest = row
     return InstanceRow(ActorId(type, id), *rest)
-
-
-def after_prefix(prefix: str) -> str:
-    """The least text that comes after all that begin with `prefix`."""
-    while prefix:
-        last = ord(prefix[-1]) + 1
-        if last == 0xD800:
-            last = 0xE000  # Surrogates are no characters.
-        if last <= 0x10FFFF:
-            return prefix[:-1] + chr(last)
-        prefix = prefix[:-1]
-    return GREATEST
-
-
-def within_numbers(prefix: str) -> tuple[str | None, str | None]:
-    """The family, and how its numbers begin, of a prefix that ends within a number."""
-    family, hyphen, digits = prefix.rpartition("-")
-    if hyphen and digits and digits.isascii() and digits.isdigit():
-        return family + hyphen, digits
-    return None, None
 
 
 def bits(partitions: Iterable[int]) -> bytes:
@@ -236,10 +207,6 @@ def bits(partitions: Iterable[int]) -> bytes:
 
 def corrupt(actor: ActorId, error: Exception) -> CorruptState:
     return CorruptState(f"{actor} cannot be read: {error}")
-
-
-def _parts(item: tuple[KeyParts, bytes]) -> KeyParts:
-    return item[0]
 
 
 _METADATA = "metadata"

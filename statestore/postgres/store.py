@@ -30,14 +30,14 @@ from perdure.statestore.contract import (
     Taken,
     TypePartition,
 )
-from perdure.statestore.keys import KeyParts, split
 from perdure.statestore.postgres import reads
 from perdure.statestore.postgres.batch import ARGUMENTS, arrays, unstorable
 from perdure.statestore.postgres.connector import Channel, Connector
-from perdure.statestore.postgres.errors import at_first
+from perdure.statestore.postgres.errors import at_first, mapped
 from perdure.statestore.postgres.ids import storable, type_number
 from perdure.statestore.postgres.lease import PostgresLease
 from perdure.statestore.postgres.options import Options
+from perdure.statestore.postgres.places import key as key_at
 from perdure.statestore.postgres.schema import prepare
 from perdure.statestore.postgres.sweeper import Sweeper
 
@@ -157,20 +157,28 @@ class PostgresStore:
         return found
 
     async def _long_snapshot(self, actor: ActorId) -> Snapshot | None:
-        rows = await self._read("load_long", type_number(actor.type), actor.id, reads.GREATEST)
+        rows = await self._read("load_long", type_number(actor.type), actor.id, *reads.LONG_RANGES)
         return reads.long_snapshot(rows)
 
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = SNAPSHOT_LIMIT
     ) -> Page[tuple[str, bytes]]:
-        if not (storable(actor.id) and storable(prefix)):
+        if not storable(actor.id):
             return Page([])
-        least = split(start) if start is not None else KeyParts(0, "", 0)
-        rows = await self._read(
-            "keys", type_number(actor.type), actor.id, least.numbered, least.name, least.seq,
-            prefix, reads.after_prefix(prefix), *reads.within_numbers(prefix), limit + 1,
-        )  # fmt: skip
-        found = reads.key_values(rows)
+        try:
+            ranges = reads.key_ranges(prefix, start)
+        except UnicodeEncodeError:
+            raise StoreError(f"no key has a lone surrogate, as {prefix!r} or {start!r} does") from None
+        found: list[tuple[str, bytes]] = []
+        # Once, unless the prefix ends within a number.
+        while ranges and len(found) <= limit:
+            lows, highs = (list(column) for column in zip(*ranges, strict=True))
+            rows = await self._read("keys", type_number(actor.type), actor.id, lows, highs, limit + 1)
+            found += [(key, value) for at, value in rows if (key := key_at(at)).startswith(prefix)]
+            if len(rows) <= limit:
+                break
+            next_one = rows[-1][0] + b"\0"
+            ranges = [(max(low, next_one), high) for low, high in ranges if high > next_one]
         return Page(found[:limit], found[limit][0] if len(found) > limit else None)
 
     async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
@@ -207,7 +215,10 @@ class PostgresStore:
         return [next(results) if reason is None else Rejected(reason) for reason in reasons]
 
     async def _commit(self, batch: Sequence[Commit]) -> list[CommitResult]:
-        order, arguments = arrays(batch)
+        try:
+            order, arguments = arrays(batch)
+        except UnicodeEncodeError as error:
+            raise mapped(error) from error
         async with self._writing:
             rows = await self._writer.fetch(self._sql["commit"], *arguments)
             if self._writer.warning is not None:

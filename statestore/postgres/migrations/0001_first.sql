@@ -34,14 +34,13 @@ CREATE TABLE perdure.actors (
     PRIMARY KEY (type, id)
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1);
 
--- All other keys. Plain ones: numbered 0, name is the key, seq 0. Numbered ones: numbered 1, name is the family.
+-- All other keys. `place` is the key's text made so that the order of bytes is that of keys. Plain ones: \x00, the text.
+-- Numbered ones: \x01, the family (a byte \x00 in it as \x00ff), \x0000, the number as eight bytes.
 CREATE TABLE perdure.keys (
     keyset bigint NOT NULL,
-    seq bigint NOT NULL,
-    numbered smallint NOT NULL,
-    name text COLLATE "C" NOT NULL,
+    place bytea NOT NULL,
     value bytea NOT NULL,
-    PRIMARY KEY (keyset, numbered, name, seq)
+    PRIMARY KEY (keyset, place)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
 
 -- Numbers whose keys belong to nobody any more and are still to be deleted.
@@ -102,11 +101,18 @@ CREATE TABLE perdure.leases (
     value bytea
 ) WITH (fillfactor = 50);
 
--- For people: every key of every actor under the names that the contract gives them.
+-- For people: every key of every actor under the name that it has there.
+CREATE FUNCTION perdure.key_text(place bytea) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN position('\x00'::bytea IN name) = 0 THEN convert_from(name, 'UTF8') ELSE encode(name, 'escape') END
+        || CASE WHEN number IS NULL THEN '' ELSE lpad(number, greatest(6, length(number)), '0') END
+    FROM (SELECT
+        CASE get_byte(place, 0) WHEN 0 THEN substr(place, 2) ELSE substr(place, 2, length(place) - 11) END AS name,
+        CASE get_byte(place, 0) WHEN 1 THEN
+            (('x' || encode(substr(place, length(place) - 7), 'hex'))::bit(64)::bigint)::text END AS number
+    ) parts
+$$;
 CREATE VIEW perdure.state AS
-SELECT t.name AS actor_type, a.id AS actor_id,
-    CASE WHEN k.numbered = 1 THEN k.name || lpad(k.seq::text, greatest(6, length(k.seq::text)), '0') ELSE k.name END AS key,
-    k.value AS value
+SELECT t.name AS actor_type, a.id AS actor_id, perdure.key_text(k.place) AS key, k.value AS value
 FROM perdure.actors a JOIN perdure.types t USING (type) JOIN perdure.keys k USING (keyset)
 UNION ALL
 SELECT t.name, a.id, 'metadata', a.metadata
@@ -115,44 +121,45 @@ UNION ALL
 SELECT t.name, a.id, 'customStatus', a.custom_status
 FROM perdure.actors a JOIN perdure.types t USING (type) WHERE a.custom_status IS NOT NULL;
 
--- A batch of commits. Arrays that begin alike belong together; `…_at` is the place of a commit in the batch, from 1.
+-- The functions. How their statements are written keeps each on its index, whatever the statistics of a new table say:
+-- a loop over places (`generate_series`) on the outside, and what it looks up in a LATERAL subquery that OFFSET 0 keeps
+-- from being joined otherwise; where a table is changed, `= ANY (ARRAY[…])` for the first column of its index, since `=`
+-- would make a scan of the whole index, joined the other way round, worth a thought of the planner's. Subscripts cost nothing here: PL/pgSQL keeps arrays taken apart.
+
+-- A batch of commits. Arrays that begin alike belong together; NULL for one with nothing in it. `…_at` is the place of
+-- a commit in the batch, from 1.
 --   f: the fences that commits need, each once, ordered; a_fence is a place among them.
 --   a: the commits, ordered by (type, id). a_flags: 1 metadata is put or deleted (NULL), 2 customStatus likewise,
 --      4 reset, 8 removal (with 4), 16 no actor is expected (without 8).
 --   news: how many have 16.
 --   k, d: keys to put, to delete. o, p: `recover` to put, to delete. c, e, r: reminders of which actors to clear, to
 --   delete, to put. x, i: index rows to delete, to put.
--- Gives nothing for a commit that passed, now or by an earlier call; else its place, and the fence or the version that
--- it met (both NULL: there is none of what its kind says). kind: 1 the fence is another one, 2 the version is.
+-- Gives nothing for a commit that passed, now or by an earlier call; else its place, and why: kind 1 the fence is
+-- another one, 2 the version is; and what is stored, NULL where nothing is.
 --
 -- Runs as READ COMMITTED: each statement sees what was committed when it begins, so what is read after a lock was
 -- waited for is never older than the lock. Locks are taken in one order by all: fences, then the actors that exist,
 -- then those that are made, each ordered.
 CREATE FUNCTION perdure.commit_1(
     f_type bigint[], f_partition integer[], f_term bigint[], f_epoch bigint[],
-    a_type bigint[], a_id text[], a_fence integer[], a_flags integer[], a_expected bytea[], a_version bytea[],
+    a_id text[], a_fence integer[], a_flags integer[], a_expected bytea[], a_version bytea[],
     a_metadata bytea[], a_custom_status bytea[], news integer,
-    k_at integer[], k_numbered smallint[], k_name text[], k_seq bigint[], k_value bytea[],
-    d_at integer[], d_numbered smallint[], d_name text[], d_seq bigint[],
-    o_at integer[], o_id text[], p_at integer[],
+    k_at integer[], k_place bytea[], k_value bytea[],
+    d_at integer[], d_place bytea[],
+    o_at integer[], p_at integer[],
     c_at integer[], e_at integer[], e_name text[],
-    r_at integer[], r_id text[], r_name text[], r_due bigint[], r_data bytea[],
+    r_at integer[], r_name text[], r_due bigint[], r_data bytea[],
     x_at integer[],
-    i_at integer[], i_id text[], i_name text[], i_status text[], i_created bigint[], i_updated bigint[], i_details bytea[]
+    i_at integer[], i_name text[], i_status text[], i_created bigint[], i_updated bigint[], i_details bytea[]
 ) RETURNS TABLE (at integer, kind integer, version bytea, term bigint, epoch bigint)
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    size CONSTANT integer := cardinality(a_type);
-    fences integer[];
-    open boolean;
-    places bigint[];
+    size CONSTANT integer := cardinality(a_id);
+    -- By place among the fences: whether it is the stored one.
+    stands boolean[];
+    places integer[];
     found_nums bigint[];
     found_keysets bigint[];
     formers bigint[];
@@ -161,33 +168,32 @@ DECLARE
     keysets bigint[];
     done integer;
     made bigint[];
+    next integer := 1;
 BEGIN
-    SELECT array_agg(s.ord) INTO fences FROM (
-        SELECT u.ord FROM unnest(f_type, f_partition, f_term, f_epoch) WITH ORDINALITY u(type, partition, term, epoch, ord)
-        JOIN perdure.fences f ON f.type = u.type AND f.partition = u.partition
-        WHERE f.term = u.term AND f.epoch = u.epoch
-        ORDER BY u.ord FOR SHARE OF f
-    ) s;
-    open := cardinality(fences) = cardinality(f_type);
+    -- Held until the end, so that no higher fence is raised before.
+    SELECT array_agg(f.stands) INTO stands FROM generate_series(1, cardinality(f_type)) g(n) LEFT JOIN LATERAL (
+        SELECT f.term = f_term[n] AND f.epoch = f_epoch[n] AS stands FROM perdure.fences f
+        WHERE f.type = f_type[n] AND f.partition = f_partition[n]
+        OFFSET 0 FOR SHARE
+    ) f ON true;
 
     WITH moved AS (
         UPDATE perdure.actors a SET
-            version = u.version,
-            keyset = CASE WHEN u.flags & 4 = 0 THEN a.keyset ELSE nextval('perdure.numbers') END,
-            former = CASE WHEN u.flags & 4 = 0 THEN a.former ELSE a.keyset END,
-            metadata = CASE WHEN u.flags & 1 = 0 THEN a.metadata ELSE u.metadata END,
-            custom_status = CASE WHEN u.flags & 2 = 0 THEN a.custom_status ELSE u.custom_status END
-        FROM unnest(a_type, a_id, a_fence, a_flags, a_expected, a_version, a_metadata, a_custom_status)
-            WITH ORDINALITY u(type, id, fence, flags, expected, version, metadata, custom_status, ord)
-        WHERE a.type = u.type AND a.id = u.id AND a.version = u.expected AND (open OR u.fence = ANY (fences))
-        RETURNING u.ord, a.num, a.keyset, CASE WHEN u.flags & 4 <> 0 THEN a.former END AS former
+            version = a_version[n],
+            keyset = CASE WHEN a_flags[n] & 4 = 0 THEN a.keyset ELSE nextval('perdure.numbers') END,
+            former = CASE WHEN a_flags[n] & 4 = 0 THEN a.former ELSE a.keyset END,
+            metadata = CASE WHEN a_flags[n] & 1 = 0 THEN a.metadata ELSE a_metadata[n] END,
+            custom_status = CASE WHEN a_flags[n] & 2 = 0 THEN a.custom_status ELSE a_custom_status[n] END
+        FROM generate_series(1, size) g(n)
+        WHERE a.type = ANY (ARRAY[f_type[a_fence[n]]]) AND a.id = a_id[n]
+            AND a.version = a_expected[n] AND stands[a_fence[n]]
+        RETURNING n, a.num, a.keyset, CASE WHEN a_flags[n] & 4 <> 0 THEN a.former END AS former
     )
-    SELECT array_agg(m.ord), array_agg(m.num), array_agg(m.keyset), array_agg(m.former) FILTER (WHERE m.former IS NOT NULL)
+    SELECT array_agg(m.n), array_agg(m.num), array_agg(m.keyset), array_agg(m.former) FILTER (WHERE m.former IS NOT NULL)
     INTO places, found_nums, found_keysets, formers FROM moved m;
 
     done := coalesce(cardinality(places), 0);
     IF done = size THEN
-        -- All of them, and in order, since nothing but a loop over the batch can find them.
         nums := found_nums;
         keysets := found_keysets;
     ELSE
@@ -200,15 +206,14 @@ BEGIN
     END IF;
 
     IF news > 0 THEN
-        SELECT array_agg(CASE WHEN u.flags & 16 = 0 THEN 0 ELSE nextval('perdure.numbers') END ORDER BY u.ord) INTO made
-        FROM unnest(a_flags) WITH ORDINALITY u(flags, ord);
+        SELECT array_agg(CASE WHEN a_flags[n] & 16 = 0 THEN 0 ELSE nextval('perdure.numbers') END) INTO made
+        FROM generate_series(1, size) g(n);
         WITH new AS (
             INSERT INTO perdure.actors AS a (num, type, keyset, partition, id, version, metadata, custom_status)
-            SELECT u.num, u.type, u.num, f_partition[u.fence], u.id, u.version, u.metadata, u.custom_status
-            FROM unnest(made, a_type, a_id, a_fence, a_version, a_metadata, a_custom_status)
-                WITH ORDINALITY u(num, type, id, fence, version, metadata, custom_status, ord)
-            WHERE u.num <> 0 AND (open OR u.fence = ANY (fences))
-            ORDER BY u.ord
+            SELECT made[n], f_type[a_fence[n]], made[n], f_partition[a_fence[n]], a_id[n], a_version[n],
+                a_metadata[n], a_custom_status[n]
+            FROM generate_series(1, size) g(n)
+            WHERE made[n] <> 0 AND stands[a_fence[n]]
             ON CONFLICT DO NOTHING
             RETURNING a.num
         )
@@ -218,11 +223,13 @@ BEGIN
             keysets := made;
             done := size;
         ELSIF found_nums IS NOT NULL THEN
+            -- Both in the order of places.
+            done := done + cardinality(found_nums);
             FOR i IN 1..size LOOP
-                IF made[i] = ANY (found_nums) THEN
+                IF made[i] = found_nums[next] THEN
                     nums[i] := made[i];
                     keysets[i] := made[i];
-                    done := done + 1;
+                    next := next + 1;
                 END IF;
             END LOOP;
         END IF;
@@ -231,135 +238,125 @@ BEGIN
     IF formers IS NOT NULL THEN
         INSERT INTO perdure.garbage (keyset) SELECT unnest(formers);
     END IF;
-    IF d_at <> '{}' THEN
-        DELETE FROM perdure.keys k USING unnest(d_at, d_numbered, d_name, d_seq) d(at, numbered, name, seq)
-        WHERE k.keyset = keysets[d.at] AND k.numbered = d.numbered AND k.name = d.name AND k.seq = d.seq;
+    IF d_at IS NOT NULL THEN
+        DELETE FROM perdure.keys k USING generate_series(1, cardinality(d_at)) g(n)
+        WHERE k.keyset = ANY (ARRAY[keysets[d_at[n]]]) AND k.place = d_place[n];
     END IF;
-    IF k_at <> '{}' THEN
-        INSERT INTO perdure.keys (keyset, numbered, name, seq, value)
-        SELECT keysets[k.at], k.numbered, k.name, k.seq, k.value
-        FROM unnest(k_at, k_numbered, k_name, k_seq, k_value) k(at, numbered, name, seq, value)
-        WHERE keysets[k.at] <> 0
-        ON CONFLICT (keyset, numbered, name, seq) DO UPDATE SET value = excluded.value;
+    IF k_at IS NOT NULL THEN
+        INSERT INTO perdure.keys (keyset, place, value)
+        SELECT keysets[k_at[n]], k_place[n], k_value[n] FROM generate_series(1, cardinality(k_at)) g(n)
+        WHERE keysets[k_at[n]] <> 0
+        ON CONFLICT (keyset, place) DO UPDATE SET value = excluded.value;
     END IF;
-    IF p_at <> '{}' THEN
-        DELETE FROM perdure.owing o USING unnest(p_at) p(at)
-        WHERE o.type = a_type[p.at] AND o.partition = f_partition[a_fence[p.at]] AND o.num = nums[p.at];
+    IF p_at IS NOT NULL THEN
+        DELETE FROM perdure.owing o USING generate_series(1, cardinality(p_at)) g(n)
+        WHERE o.type = ANY (ARRAY[f_type[a_fence[p_at[n]]]]) AND o.partition = f_partition[a_fence[p_at[n]]]
+            AND o.num = nums[p_at[n]];
     END IF;
-    IF o_at <> '{}' THEN
+    IF o_at IS NOT NULL THEN
         INSERT INTO perdure.owing (type, partition, num, id)
-        SELECT a_type[o.at], f_partition[a_fence[o.at]], nums[o.at], o.id FROM unnest(o_at, o_id) o(at, id)
-        WHERE nums[o.at] <> 0
+        SELECT f_type[a_fence[o_at[n]]], f_partition[a_fence[o_at[n]]], nums[o_at[n]], a_id[o_at[n]]
+        FROM generate_series(1, cardinality(o_at)) g(n)
+        WHERE nums[o_at[n]] <> 0
         ON CONFLICT DO NOTHING;
     END IF;
-    IF c_at <> '{}' THEN
-        DELETE FROM perdure.reminders r USING unnest(c_at) c(at) WHERE r.num = nums[c.at];
+    IF c_at IS NOT NULL THEN
+        DELETE FROM perdure.reminders r USING generate_series(1, cardinality(c_at)) g(n)
+        WHERE r.num = ANY (ARRAY[nums[c_at[n]]]);
     END IF;
-    IF e_at <> '{}' THEN
-        DELETE FROM perdure.reminders r USING unnest(e_at, e_name) e(at, name)
-        WHERE r.num = nums[e.at] AND r.name = e.name;
+    IF e_at IS NOT NULL THEN
+        DELETE FROM perdure.reminders r USING generate_series(1, cardinality(e_at)) g(n)
+        WHERE r.num = ANY (ARRAY[nums[e_at[n]]]) AND r.name = e_name[n];
     END IF;
-    IF r_at <> '{}' THEN
+    IF r_at IS NOT NULL THEN
         INSERT INTO perdure.reminders (num, type, due, partition, id, name, data)
-        SELECT nums[r.at], a_type[r.at], r.due, f_partition[a_fence[r.at]], r.id, r.name, r.data
-        FROM unnest(r_at, r_id, r_name, r_due, r_data) r(at, id, name, due, data)
-        WHERE nums[r.at] <> 0
+        SELECT nums[r_at[n]], f_type[a_fence[r_at[n]]], r_due[n], f_partition[a_fence[r_at[n]]], a_id[r_at[n]],
+            r_name[n], r_data[n]
+        FROM generate_series(1, cardinality(r_at)) g(n)
+        WHERE nums[r_at[n]] <> 0
         ON CONFLICT (num, name) DO UPDATE SET due = excluded.due, data = excluded.data;
     END IF;
-    IF x_at <> '{}' THEN
-        DELETE FROM perdure.instances i USING unnest(x_at) x(at) WHERE i.num = nums[x.at];
+    IF x_at IS NOT NULL THEN
+        DELETE FROM perdure.instances i USING generate_series(1, cardinality(x_at)) g(n)
+        WHERE i.num = ANY (ARRAY[nums[x_at[n]]]);
     END IF;
-    IF i_at <> '{}' THEN
+    IF i_at IS NOT NULL THEN
         INSERT INTO perdure.instances (num, type, created, updated, id, name, status, details)
-        SELECT nums[i.at], a_type[i.at], i.created, i.updated, i.id, i.name, i.status, i.details
-        FROM unnest(i_at, i_id, i_name, i_status, i_created, i_updated, i_details)
-            i(at, id, name, status, created, updated, details)
-        WHERE nums[i.at] <> 0
+        SELECT nums[i_at[n]], f_type[a_fence[i_at[n]]], i_created[n], i_updated[n], a_id[i_at[n]], i_name[n],
+            i_status[n], i_details[n]
+        FROM generate_series(1, cardinality(i_at)) g(n)
+        WHERE nums[i_at[n]] <> 0
         ON CONFLICT (num) DO UPDATE SET created = excluded.created, updated = excluded.updated, name = excluded.name,
             status = excluded.status, details = excluded.details;
     END IF;
     IF formers IS NOT NULL THEN
         -- Removals: p, c and x have done the rest.
-        DELETE FROM perdure.actors a USING unnest(a_type, a_id, a_flags) WITH ORDINALITY u(type, id, flags, ord)
-        WHERE u.flags & 8 <> 0 AND nums[u.ord] <> 0 AND a.type = u.type AND a.id = u.id;
+        DELETE FROM perdure.actors a USING generate_series(1, size) g(n)
+        WHERE a_flags[n] & 8 <> 0 AND nums[n] <> 0
+            AND a.type = ANY (ARRAY[f_type[a_fence[n]]]) AND a.id = a_id[n];
     END IF;
 
     IF done < size THEN
-        -- Why the others did not pass, in the contract's order: the new version is there already; a removal finds
-        -- nothing; the fence; the version.
+        -- Why the others did not pass, in the contract's order: the new version is there already, or a removal finds
+        -- nothing: then they did; the fence; the version.
         RETURN QUERY
-        SELECT u.ord::integer,
-            CASE WHEN f.term IS NOT DISTINCT FROM f_term[u.fence] AND f.epoch IS NOT DISTINCT FROM f_epoch[u.fence]
-                THEN 2 ELSE 1 END,
-            a.version, f.term, f.epoch
-        FROM unnest(a_type, a_id, a_fence, a_flags, a_version, nums)
-            WITH ORDINALITY u(type, id, fence, flags, version, num, ord)
-        LEFT JOIN perdure.actors a ON a.type = u.type AND a.id = u.id
-        LEFT JOIN perdure.fences f ON f.type = u.type AND f.partition = f_partition[u.fence]
-        WHERE u.num = 0 AND a.version IS DISTINCT FROM u.version AND NOT (u.flags & 8 <> 0 AND a.version IS NULL);
+        SELECT n, CASE WHEN stands[a_fence[n]] THEN 2 ELSE 1 END, a.version, f.term, f.epoch
+        FROM generate_series(1, size) g(n)
+        LEFT JOIN LATERAL (
+            SELECT a.version FROM perdure.actors a WHERE a.type = f_type[a_fence[n]] AND a.id = a_id[n] OFFSET 0
+        ) a ON true
+        LEFT JOIN LATERAL (
+            SELECT f.term, f.epoch FROM perdure.fences f
+            WHERE f.type = f_type[a_fence[n]] AND f.partition = f_partition[a_fence[n]] OFFSET 0
+        ) f ON true
+        WHERE nums[n] = 0 AND a.version IS DISTINCT FROM a_version[n] AND NOT (a_flags[n] & 8 <> 0 AND a.version IS NULL);
     END IF;
 END
 $$;
 
--- Takes partitions, in order. Each place that was taken, with whether it was given back or never had; each other one
--- with the fence that it has.
+-- Takes partitions, ordered. For each place: whether it was taken; whether it had been given back, or never taken; the
+-- fence that it had.
 CREATE FUNCTION perdure.take_1(f_type bigint[], f_partition integer[], new_term bigint, new_epoch bigint)
 RETURNS TABLE (at integer, taken boolean, released boolean, term bigint, epoch bigint)
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO perdure.fences (type, partition, term, epoch, released)
-    SELECT u.type, u.partition, -1, -1, true FROM unnest(f_type, f_partition) WITH ORDINALITY u(type, partition, ord)
-    WHERE NOT EXISTS (SELECT 1 FROM perdure.fences f WHERE f.type = u.type AND f.partition = u.partition)
-    ORDER BY u.ord
+    SELECT f_type[n], f_partition[n], -1, -1, true FROM generate_series(1, cardinality(f_type)) g(n)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM perdure.fences f WHERE f.type = f_type[n] AND f.partition = f_partition[n] OFFSET 0
+    )
     ON CONFLICT DO NOTHING;
     -- Waits here for every commit that is under way in these partitions.
     RETURN QUERY
-    SELECT u.ord::integer, (f.term, f.epoch) < (new_term, new_epoch), f.released, f.term, f.epoch
-    FROM unnest(f_type, f_partition) WITH ORDINALITY u(type, partition, ord)
-    JOIN perdure.fences f ON f.type = u.type AND f.partition = u.partition
-    ORDER BY u.ord FOR UPDATE OF f;
+    SELECT n, (f.term, f.epoch) < (new_term, new_epoch), f.released, f.term, f.epoch
+    FROM generate_series(1, cardinality(f_type)) g(n) CROSS JOIN LATERAL (
+        SELECT f.term, f.epoch, f.released FROM perdure.fences f
+        WHERE f.type = f_type[n] AND f.partition = f_partition[n]
+        OFFSET 0 FOR UPDATE
+    ) f;
     UPDATE perdure.fences f SET term = new_term, epoch = new_epoch, released = false
-    FROM unnest(f_type, f_partition) u(type, partition)
-    WHERE f.type = u.type AND f.partition = u.partition AND (f.term, f.epoch) < (new_term, new_epoch);
+    FROM generate_series(1, cardinality(f_type)) g(n)
+    WHERE f.type = ANY (ARRAY[f_type[n]]) AND f.partition = f_partition[n]
+        AND (f.term, f.epoch) < (new_term, new_epoch);
 END
 $$;
 
--- Marks partitions as given back in good order, where the fence is this one.
+-- Marks partitions, ordered, as given back in good order, where the fence is this one.
 CREATE FUNCTION perdure.release_1(f_type bigint[], f_partition integer[], its_term bigint, its_epoch bigint)
 RETURNS integer
-LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET jit = off
+LANGUAGE sql
 AS $$
-BEGIN
-    PERFORM 1 FROM unnest(f_type, f_partition) WITH ORDINALITY u(type, partition, ord)
-    JOIN perdure.fences f ON f.type = u.type AND f.partition = u.partition
-    WHERE f.term = its_term AND f.epoch = its_epoch
-    ORDER BY u.ord FOR UPDATE OF f;
-    UPDATE perdure.fences f SET released = true FROM unnest(f_type, f_partition) u(type, partition)
-    WHERE f.type = u.type AND f.partition = u.partition AND f.term = its_term AND f.epoch = its_epoch;
-    RETURN 0;
-END
+    UPDATE perdure.fences f SET released = true FROM generate_series(1, cardinality(f_type)) g(n)
+    WHERE f.type = ANY (ARRAY[f_type[n]]) AND f.partition = f_partition[n]
+        AND f.term = its_term AND f.epoch = its_epoch AND NOT f.released;
+    SELECT 0;
 $$;
 
--- Deletes up to so many keys of the oldest garbage that nobody else is deleting; whether there is more.
+-- Deletes up to so many keys of the oldest garbage that nobody else is deleting; whether there may be more.
 CREATE FUNCTION perdure.sweep_1(most integer) RETURNS boolean
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET jit = off
 AS $$
 DECLARE
     sets bigint[];
@@ -372,10 +369,14 @@ BEGIN
         RETURN false;
     END IF;
     DELETE FROM perdure.keys WHERE ctid = ANY (ARRAY(
-        SELECT k.ctid FROM unnest(sets) s(keyset) JOIN perdure.keys k ON k.keyset = s.keyset LIMIT most));
+        SELECT k.tid FROM generate_series(1, cardinality(sets)) g(n) CROSS JOIN LATERAL (
+            SELECT k.ctid AS tid FROM perdure.keys k WHERE k.keyset = sets[n] LIMIT most
+        ) k LIMIT most
+    ));
     GET DIAGNOSTICS deleted = ROW_COUNT;
-    DELETE FROM perdure.garbage g WHERE g.keyset = ANY (sets)
-        AND (deleted < most OR NOT EXISTS (SELECT 1 FROM perdure.keys k WHERE k.keyset = g.keyset));
+    DELETE FROM perdure.garbage g WHERE g.keyset = ANY (sets) AND NOT EXISTS (
+        SELECT 1 FROM perdure.keys k WHERE k.keyset = g.keyset OFFSET 0
+    );
     RETURN deleted = most OR cardinality(sets) = 100;
 END
 $$;
