@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import child, crash, scale
+from benchmarks import child, cluster, crash, scale, servers
 from benchmarks.child import Spec
 from benchmarks.limits import limits
 from benchmarks.result import Figures, Report, Row, medians, progress
@@ -31,10 +29,11 @@ TITLES = {
     "finished": "W2 again, with finished instances in the store",
     "history": "One instance with a long history",
     "restart": "Restart with instances in flight",
+    "nodes": "W2 on several node processes, each with its own clients",
+    "handover": "A second node joins one that has many instances in memory",
+    "memory": "Two nodes, each with suspended instances",
 }
 
-#: subject → what it takes to run it.
-PERDURE = {"Perdure, SQLite FULL": "sqlite", "Perdure, memory (not durable)": "memory"}
 PEERS = {"DBOS, SQLite as it comes": "delete", "DBOS, SQLite WAL FULL": "wal"}
 
 PEER_NOTES = {
@@ -68,7 +67,7 @@ def main() -> None:
 
 
 #: What a short run leaves out.
-_LONG = {"W8", "finished", "history", "restart"}
+_LONG = {"W8", "finished", "history", "restart", "nodes", "handover", "memory"}
 
 
 def _options() -> argparse.Namespace:
@@ -77,7 +76,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--short", action="store_true", help="small sizes, about a minute in all")
     parser.add_argument("--only", type=_names, metavar="W1,W2", help=f"of: {', '.join(TITLES)}")
-    parser.add_argument("--store", choices=["sqlite", "memory"], help="only this one (default: both)")
+    parser.add_argument(
+        "--store", type=_kinds, metavar="KIND,…", help=f"of: {', '.join(servers.TITLES)} (default: all)"
+    )
     parser.add_argument(
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="DBOS beside it (extra `bench`)"
     )
@@ -95,17 +96,28 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _measure(name: str, sizes: Sizes, store: str | None, peers: bool) -> Iterator[Row]:
+def _kinds(text: str) -> list[str]:
+    kinds = text.split(",")
+    if unknown := [kind for kind in kinds if kind not in servers.TITLES]:
+        raise argparse.ArgumentTypeError(
+            f"unknown: {', '.join(unknown)}; there are: {', '.join(servers.TITLES)}"
+        )
+    return kinds
+
+
+def _measure(name: str, sizes: Sizes, stores: list[str] | None, peers: bool) -> Iterator[Row]:
     if name == "limits":
-        with _folder() as folder:
+        with servers.folder() as folder:
             yield from limits(folder, sizes.limit_seconds)
         return
-    subjects = {title: kind for title, kind in PERDURE.items() if store in (None, kind)}
+    subjects = {title: kind for kind, title in servers.TITLES.items() if stores is None or kind in stores}
     if name in ("W7", "restart"):
         yield from _crashes(name, sizes, subjects, peers)
+    elif name in ("nodes", "handover", "memory"):
+        yield from cluster.rows(name, sizes, [kind for kind in subjects.values() if kind in servers.SHARED])
     elif name in ("W8", "finished", "history"):
         if "sqlite" in subjects.values():
-            with _folder() as folder:
+            with servers.folder() as folder:
                 yield from scale.rows(name, sizes, folder)
     else:
         for title, kind in subjects.items():
@@ -131,8 +143,8 @@ def _counts(name: str, sizes: Sizes) -> tuple[int, int]:
 
 def _perdure(name: str, sizes: Sizes, kind: str) -> Figures:
     count, in_flight = _counts(name, sizes)
-    with _folder() as folder:
-        figures: Figures = child.run(Spec("perdure", name, _url(kind, folder), count, in_flight))
+    with servers.folder() as folder, servers.store_url(kind, folder) as url:
+        figures: Figures = child.run(Spec("perdure", name, url, count, in_flight))
     return figures
 
 
@@ -142,7 +154,7 @@ def _dbos(name: str, sizes: Sizes, journal: str) -> Figures:
         count, in_flight = max(5, count // PEER_SHARE), max(32, in_flight // PEER_SHARE)
     if name == "W5" and journal == "delete":
         count, in_flight = min(count, 10), min(in_flight, 64)
-    with _folder() as folder:
+    with servers.folder() as folder:
         figures: Figures = child.run(Spec("dbos", name, f"{folder}/benchmark.db", count, in_flight, journal))
     return figures
 
@@ -154,14 +166,16 @@ def _crashes(name: str, sizes: Sizes, subjects: dict[str, str], peers: bool) -> 
     def runs(spec: Callable[[Path], Spec]) -> Sequence[Figures]:
         found: list[Figures] = []
         for _ in range(sizes.repeats):
-            with _folder() as folder:
+            with servers.folder() as folder:
                 found.append(kill(spec(folder), folder))
         return found
 
     for title, kind in subjects.items():
         if kind == "sqlite":
             yield Row(
-                name, title, medians(runs(lambda folder: Spec("perdure", "", _url("sqlite", folder), count)))
+                name,
+                title,
+                medians(runs(lambda folder: Spec("perdure", "", f"sqlite:///{folder}/benchmark.db", count))),
             )
     if peers and name == "W7":
         yield Row(
@@ -169,17 +183,6 @@ def _crashes(name: str, sizes: Sizes, subjects: dict[str, str], peers: bool) -> 
             "DBOS, SQLite WAL FULL",
             medians(runs(lambda folder: Spec("dbos", "", f"{folder}/benchmark.db", count))),
         )
-
-
-def _url(kind: str, folder: Path) -> str:
-    return "memory://" if kind == "memory" else f"sqlite:///{folder}/benchmark.db"
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder on the file system of the working directory: /tmp may be kept in memory, where nothing is durable."""
-    with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=Path.cwd()) as name:
-        yield Path(name)
 
 
 if __name__ == "__main__":

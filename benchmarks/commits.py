@@ -8,6 +8,8 @@ from typing import Any
 
 from perdure.statestore.contract import Commit, CommitResult
 from perdure.statestore.memory import MemoryStore
+from perdure.statestore.postgres.store import PostgresStore
+from perdure.statestore.redis.store import RedisStore
 from perdure.statestore.sqlite.store import SqliteStore
 
 
@@ -30,7 +32,7 @@ def counting() -> Iterator[CommitCount]:
     """Counts for all stores of this process until the block ends."""
     count = CommitCount()
     with contextlib.ExitStack() as stack:
-        for store in (MemoryStore, SqliteStore):
+        for store in (MemoryStore, SqliteStore, RedisStore, PostgresStore):
             stack.enter_context(_counted(store, count))
         yield count
 

@@ -34,6 +34,10 @@ class Sizes:
     history: int
     #: Instances in flight when a node starts.
     in_flight: int
+    #: Instances in the memory of a node that gives half of them to another.
+    active: int
+    #: Suspended instances of each of two nodes.
+    suspended_each: int
     #: How long each raw limit of the machine is measured, in seconds.
     limit_seconds: float
 
@@ -52,6 +56,8 @@ FULL = Sizes(
     finished=(10_000, 100_000, 1_000_000),
     history=100_000,
     in_flight=10_000,
+    active=10_000,
+    suspended_each=100_000,
     limit_seconds=2.0,
 )
 
@@ -70,6 +76,8 @@ SHORT = Sizes(
     finished=(2_000,),
     history=4_000,
     in_flight=500,
+    active=500,
+    suspended_each=1_000,
     limit_seconds=0.3,
 )
 
