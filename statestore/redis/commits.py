@@ -74,7 +74,7 @@ class Refused(Exception):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(StoredRow).decode
-_SHA = scripts.COMMIT.sha
+SHA = scripts.COMMIT.sha
 
 
 def fence_text(fence: Fence) -> str:
@@ -120,7 +120,7 @@ def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
     id = actor.id.encode()
     words: tuple[str | bytes | int, ...] = (
         b"EVALSHA",
-        _SHA,
+        SHA,
         3,
         names.actor + id,
         names.fence,

@@ -11,9 +11,10 @@ from perdure.statestore.redis.link import packed
 class Script:
     """One script; `sha` is what EVALSHA names it by."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, text: bytes = b"") -> None:
+        """`text`: instead of that of its file."""
         self.name = name
-        self.text = resources.files(__package__).joinpath(f"{name}.lua").read_bytes()
+        self.text = text or resources.files(__package__).joinpath(f"{name}.lua").read_bytes()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
     def call(self, keys: tuple[bytes, ...], *args: str | bytes | int) -> bytes:
