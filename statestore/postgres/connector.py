@@ -17,6 +17,8 @@ from perdure.statestore.postgres.lineage import Lineage, Server
 from perdure.statestore.postgres.options import Options
 
 if TYPE_CHECKING:
+    from asyncpg.prepared_stmt import PreparedStatement
+
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 logger = logging.getLogger("perdure.statestore")
@@ -180,6 +182,7 @@ class Channel:
         self._connector = connector
         self._connection: Connection | None = None
         self._generation = 0
+        self._prepared: dict[str, PreparedStatement[asyncpg.Record]] = {}
         self._watch = watch
         #: The server's last warning during the last request, if `watch`.
         self.warning: str | None = None
@@ -190,7 +193,12 @@ class Channel:
         try:
             connection = await self._ready()
             self.warning = None
-            return await connection.fetch(sql, *arguments, timeout=timeout)
+            if self._connector.pooled:
+                return await connection.fetch(sql, *arguments, timeout=timeout)
+            prepared = self._prepared.get(sql)
+            if prepared is None:
+                prepared = self._prepared[sql] = await connection.prepare(sql, timeout=timeout)
+            return await prepared.fetch(*arguments, timeout=timeout)
         except BaseException as error:
             if not usable_after(error):
                 if isinstance(error, Exception):
@@ -210,6 +218,7 @@ class Channel:
             self.discard()
         connection = self._connection = await self._connector.connect()
         self._generation = self._connector.generation
+        self._prepared.clear()
         if self._watch:
             connection.add_log_listener(self._logged)
         return connection

@@ -58,8 +58,9 @@ def usable_after(error: BaseException) -> bool:
     if not isinstance(error, PostgresError):
         return False
     state = error.sqlstate or ""
-    # Connection errors, ends of the session, and a server that became a standby: another one may do better.
-    return state[:2] not in ("08", "57", "XX") and state != "25006"
+    # Connection errors, ends of the session, statements that a newer schema has made invalid, and a server that became
+    # a standby: another connection may do better.
+    return state[:2] not in ("08", "0A", "57", "XX") and state != "25006"
 
 
 def _text(error: BaseException) -> str:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import asyncpg
+
 from perdure.errors import PerdureError, StoreError, StoreUnavailable
 from perdure.statestore import cursors
 from perdure.statestore.contract import (
@@ -31,7 +33,7 @@ from perdure.statestore.contract import (
     TypePartition,
 )
 from perdure.statestore.postgres import reads
-from perdure.statestore.postgres.batch import ARGUMENTS, arrays, unstorable
+from perdure.statestore.postgres.batch import ARGUMENTS, call, unstorable
 from perdure.statestore.postgres.connector import Channel, Connector
 from perdure.statestore.postgres.errors import at_first, mapped
 from perdure.statestore.postgres.ids import storable, type_number
@@ -43,6 +45,8 @@ from perdure.statestore.postgres.sweeper import Sweeper
 
 #: Loads read together. Bounds the memory that one answer takes.
 LOADS = 128
+#: Families remembered whose keys are put over each other.
+MOST_FAMILIES = 10_000
 #: Bytes of values that one call may carry: an array of PostgreSQL has at most 1 GB, and is copied there.
 MOST_BYTES = 256 * 1024 * 1024
 
@@ -73,6 +77,8 @@ class PostgresStore:
         self._closed = False
         self._writer = Channel(self.connector, watch=True)
         self._writing = asyncio.Lock()
+        #: Families of numbered keys that were put over keys that there were: history never is, a user's may be.
+        self._rewritten: set[bytes] = set()
         #: Connections for everything else: those free, the one used last on top; and how many may be used.
         self._free = [Channel(self.connector) for _ in range(options.connections - 1)]
         self._channels = [self._writer, *self._free]
@@ -216,20 +222,31 @@ class PostgresStore:
 
     async def _commit(self, batch: Sequence[Commit]) -> list[CommitResult]:
         try:
-            order, arguments = arrays(batch)
+            called = call(batch, self._rewritten)
         except UnicodeEncodeError as error:
             raise mapped(error) from error
         async with self._writing:
-            rows = await self._writer.fetch(self._sql["commit"], *arguments)
+            try:
+                rows = await self._writer.fetch(self._sql["commit"], *called.arguments)
+            except StoreError as error:
+                if not called.fresh or not isinstance(error.__cause__, asyncpg.UniqueViolationError):
+                    raise
+                rows = None
             if self._writer.warning is not None:
                 # As when an administrator ends the wait for a synchronous replica: it is written, but not where it
                 # has to be before it is acknowledged. The next try waits for that again.
                 raise StoreUnavailable(f"PostgreSQL: {self._writer.warning}")
+        if rows is None:
+            # Some numbered key was there already, and nothing was written. Its family is one whose keys are rewritten.
+            if len(self._rewritten) > MOST_FAMILIES:
+                self._rewritten.clear()
+            self._rewritten |= called.fresh
+            return await self._commit(batch)
         if self._sweeper is not None and any(commit.reset for commit in batch):
             self._sweeper.wake()
         results: list[CommitResult] = [COMMITTED] * len(batch)
         for at, kind, version, term, epoch in rows:
-            results[order[at - 1]] = Conflict(version) if kind == 2 else Fenced(_fence(term, epoch))
+            results[called.order[at - 1]] = Conflict(version) if kind == 2 else Fenced(_fence(term, epoch))
         return results
 
     # --- partitions --------------------------------------------------------------------------------------------------

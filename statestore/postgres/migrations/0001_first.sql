@@ -128,12 +128,15 @@ FROM perdure.actors a JOIN perdure.types t USING (type) WHERE a.custom_status IS
 
 -- A batch of commits. Arrays that begin alike belong together; NULL for one with nothing in it. `…_at` is the place of
 -- a commit in the batch, from 1.
---   f: the fences that commits need, each once, ordered; a_fence is a place among them.
---   a: the commits, ordered by (type, id). a_flags: 1 metadata is put or deleted (NULL), 2 customStatus likewise,
---      4 reset, 8 removal (with 4), 16 no actor is expected (without 8).
+--   t: the tables by which partitions were taken: type, term and epoch, each once, ordered.
+--   f: the fences that commits need, each once, ordered by (type, partition): place in t << 32 | partition.
+--   a: the commits, ordered by (type, id). a_flags: place in f << 5, and 1 metadata is put or deleted (NULL),
+--      2 customStatus likewise, 4 reset, 8 removal (with 4), 16 no actor is expected (without 8).
 --   news: how many have 16.
---   k, d: keys to put, to delete. o, p: `recover` to put, to delete. c, e, r: reminders of which actors to clear, to
---   delete, to put. x, i: index rows to delete, to put.
+--   h, k: keys to put; those of h are new, or it is an error (unique_violation). d: keys to delete.
+--   o, p: `recover` to put, to delete. c, e, r: reminders of which actors to clear, to delete, to put.
+--   x, i: index rows to delete, to put.
+-- All this is as it is because each element that is sent costs more than it costs here to take it apart.
 -- Gives nothing for a commit that passed, now or by an earlier call; else its place, and why: kind 1 the fence is
 -- another one, 2 the version is; and what is stored, NULL where nothing is.
 --
@@ -141,9 +144,10 @@ FROM perdure.actors a JOIN perdure.types t USING (type) WHERE a.custom_status IS
 -- waited for is never older than the lock. Locks are taken in one order by all: fences, then the actors that exist,
 -- then those that are made, each ordered.
 CREATE FUNCTION perdure.commit_1(
-    f_type bigint[], f_partition integer[], f_term bigint[], f_epoch bigint[],
-    a_id text[], a_fence integer[], a_flags integer[], a_expected bytea[], a_version bytea[],
+    t_type bigint[], t_term bigint[], t_epoch bigint[], f bigint[],
+    a_id text[], a_flags bigint[], a_expected bytea[], a_version bytea[],
     a_metadata bytea[], a_custom_status bytea[], news integer,
+    h_at integer[], h_place bytea[], h_value bytea[],
     k_at integer[], k_place bytea[], k_value bytea[],
     d_at integer[], d_place bytea[],
     o_at integer[], p_at integer[],
@@ -171,11 +175,11 @@ DECLARE
     next integer := 1;
 BEGIN
     -- Held until the end, so that no higher fence is raised before.
-    SELECT array_agg(f.stands) INTO stands FROM generate_series(1, cardinality(f_type)) g(n) LEFT JOIN LATERAL (
-        SELECT f.term = f_term[n] AND f.epoch = f_epoch[n] AS stands FROM perdure.fences f
-        WHERE f.type = f_type[n] AND f.partition = f_partition[n]
+    SELECT array_agg(s.stands) INTO stands FROM generate_series(1, cardinality(f)) g(n) LEFT JOIN LATERAL (
+        SELECT s.term = t_term[f[n] >> 32] AND s.epoch = t_epoch[f[n] >> 32] AS stands FROM perdure.fences s
+        WHERE s.type = t_type[f[n] >> 32] AND s.partition = (f[n] & 4294967295)::integer
         OFFSET 0 FOR SHARE
-    ) f ON true;
+    ) s ON true;
 
     WITH moved AS (
         UPDATE perdure.actors a SET
@@ -185,8 +189,8 @@ BEGIN
             metadata = CASE WHEN a_flags[n] & 1 = 0 THEN a.metadata ELSE a_metadata[n] END,
             custom_status = CASE WHEN a_flags[n] & 2 = 0 THEN a.custom_status ELSE a_custom_status[n] END
         FROM generate_series(1, size) g(n)
-        WHERE a.type = ANY (ARRAY[f_type[a_fence[n]]]) AND a.id = a_id[n]
-            AND a.version = a_expected[n] AND stands[a_fence[n]]
+        WHERE a.type = ANY (ARRAY[t_type[f[a_flags[n] >> 5] >> 32]]) AND a.id = a_id[n]
+            AND a.version = a_expected[n] AND stands[a_flags[n] >> 5]
         RETURNING n, a.num, a.keyset, CASE WHEN a_flags[n] & 4 <> 0 THEN a.former END AS former
     )
     SELECT array_agg(m.n), array_agg(m.num), array_agg(m.keyset), array_agg(m.former) FILTER (WHERE m.former IS NOT NULL)
@@ -210,10 +214,10 @@ BEGIN
         FROM generate_series(1, size) g(n);
         WITH new AS (
             INSERT INTO perdure.actors AS a (num, type, keyset, partition, id, version, metadata, custom_status)
-            SELECT made[n], f_type[a_fence[n]], made[n], f_partition[a_fence[n]], a_id[n], a_version[n],
+            SELECT made[n], t_type[f[a_flags[n] >> 5] >> 32], made[n], (f[a_flags[n] >> 5] & 4294967295)::integer, a_id[n], a_version[n],
                 a_metadata[n], a_custom_status[n]
             FROM generate_series(1, size) g(n)
-            WHERE made[n] <> 0 AND stands[a_fence[n]]
+            WHERE made[n] <> 0 AND stands[a_flags[n] >> 5]
             ON CONFLICT DO NOTHING
             RETURNING a.num
         )
@@ -242,6 +246,11 @@ BEGIN
         DELETE FROM perdure.keys k USING generate_series(1, cardinality(d_at)) g(n)
         WHERE k.keyset = ANY (ARRAY[keysets[d_at[n]]]) AND k.place = d_place[n];
     END IF;
+    IF h_at IS NOT NULL THEN
+        INSERT INTO perdure.keys (keyset, place, value)
+        SELECT keysets[h_at[n]], h_place[n], h_value[n] FROM generate_series(1, cardinality(h_at)) g(n)
+        WHERE keysets[h_at[n]] <> 0;
+    END IF;
     IF k_at IS NOT NULL THEN
         INSERT INTO perdure.keys (keyset, place, value)
         SELECT keysets[k_at[n]], k_place[n], k_value[n] FROM generate_series(1, cardinality(k_at)) g(n)
@@ -250,12 +259,12 @@ BEGIN
     END IF;
     IF p_at IS NOT NULL THEN
         DELETE FROM perdure.owing o USING generate_series(1, cardinality(p_at)) g(n)
-        WHERE o.type = ANY (ARRAY[f_type[a_fence[p_at[n]]]]) AND o.partition = f_partition[a_fence[p_at[n]]]
+        WHERE o.type = ANY (ARRAY[t_type[f[a_flags[p_at[n]] >> 5] >> 32]]) AND o.partition = (f[a_flags[p_at[n]] >> 5] & 4294967295)::integer
             AND o.num = nums[p_at[n]];
     END IF;
     IF o_at IS NOT NULL THEN
         INSERT INTO perdure.owing (type, partition, num, id)
-        SELECT f_type[a_fence[o_at[n]]], f_partition[a_fence[o_at[n]]], nums[o_at[n]], a_id[o_at[n]]
+        SELECT t_type[f[a_flags[o_at[n]] >> 5] >> 32], (f[a_flags[o_at[n]] >> 5] & 4294967295)::integer, nums[o_at[n]], a_id[o_at[n]]
         FROM generate_series(1, cardinality(o_at)) g(n)
         WHERE nums[o_at[n]] <> 0
         ON CONFLICT DO NOTHING;
@@ -270,7 +279,7 @@ BEGIN
     END IF;
     IF r_at IS NOT NULL THEN
         INSERT INTO perdure.reminders (num, type, due, partition, id, name, data)
-        SELECT nums[r_at[n]], f_type[a_fence[r_at[n]]], r_due[n], f_partition[a_fence[r_at[n]]], a_id[r_at[n]],
+        SELECT nums[r_at[n]], t_type[f[a_flags[r_at[n]] >> 5] >> 32], r_due[n], (f[a_flags[r_at[n]] >> 5] & 4294967295)::integer, a_id[r_at[n]],
             r_name[n], r_data[n]
         FROM generate_series(1, cardinality(r_at)) g(n)
         WHERE nums[r_at[n]] <> 0
@@ -282,7 +291,7 @@ BEGIN
     END IF;
     IF i_at IS NOT NULL THEN
         INSERT INTO perdure.instances (num, type, created, updated, id, name, status, details)
-        SELECT nums[i_at[n]], f_type[a_fence[i_at[n]]], i_created[n], i_updated[n], a_id[i_at[n]], i_name[n],
+        SELECT nums[i_at[n]], t_type[f[a_flags[i_at[n]] >> 5] >> 32], i_created[n], i_updated[n], a_id[i_at[n]], i_name[n],
             i_status[n], i_details[n]
         FROM generate_series(1, cardinality(i_at)) g(n)
         WHERE nums[i_at[n]] <> 0
@@ -293,22 +302,22 @@ BEGIN
         -- Removals: p, c and x have done the rest.
         DELETE FROM perdure.actors a USING generate_series(1, size) g(n)
         WHERE a_flags[n] & 8 <> 0 AND nums[n] <> 0
-            AND a.type = ANY (ARRAY[f_type[a_fence[n]]]) AND a.id = a_id[n];
+            AND a.type = ANY (ARRAY[t_type[f[a_flags[n] >> 5] >> 32]]) AND a.id = a_id[n];
     END IF;
 
     IF done < size THEN
         -- Why the others did not pass, in the contract's order: the new version is there already, or a removal finds
         -- nothing: then they did; the fence; the version.
         RETURN QUERY
-        SELECT n, CASE WHEN stands[a_fence[n]] THEN 2 ELSE 1 END, a.version, f.term, f.epoch
+        SELECT n, CASE WHEN stands[a_flags[n] >> 5] THEN 2 ELSE 1 END, a.version, s.term, s.epoch
         FROM generate_series(1, size) g(n)
         LEFT JOIN LATERAL (
-            SELECT a.version FROM perdure.actors a WHERE a.type = f_type[a_fence[n]] AND a.id = a_id[n] OFFSET 0
+            SELECT a.version FROM perdure.actors a WHERE a.type = t_type[f[a_flags[n] >> 5] >> 32] AND a.id = a_id[n] OFFSET 0
         ) a ON true
         LEFT JOIN LATERAL (
-            SELECT f.term, f.epoch FROM perdure.fences f
-            WHERE f.type = f_type[a_fence[n]] AND f.partition = f_partition[a_fence[n]] OFFSET 0
-        ) f ON true
+            SELECT s.term, s.epoch FROM perdure.fences s
+            WHERE s.type = t_type[f[a_flags[n] >> 5] >> 32] AND s.partition = (f[a_flags[n] >> 5] & 4294967295)::integer OFFSET 0
+        ) s ON true
         WHERE nums[n] = 0 AND a.version IS DISTINCT FROM a_version[n] AND NOT (a_flags[n] & 8 <> 0 AND a.version IS NULL);
     END IF;
 END
