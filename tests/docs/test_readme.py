@@ -73,6 +73,7 @@ class Reader:
 
     def stop(self) -> None:
         if self.node is not None:
+            # Its children, if it has any, end by themselves.
             self.node.send_signal(signal.SIGKILL)
             self.node.wait()
             self.node = None
@@ -97,6 +98,22 @@ def test_every_command_works_and_answers_as_shown(reader: Reader) -> None:
             do(reader, block, expected)
 
 
+def test_the_cluster_works_and_survives(reader: Reader) -> None:
+    run, ask = (
+        next(b for b in blocks(README) if b.info == info) for info in ("sh cluster run", "sh cluster")
+    )
+    expected = json.loads(blocks(README)[blocks(README).index(ask) + 1].text)
+    reader.run(run.text)
+    for block in (Block("sh", ".venv/bin/perdure cluster --json", ask.line), ask):
+        do(reader, block, {"partitions": 1024} if block is not ask else expected)
+    # Every node is in the table, and the death of one is noticed by nobody who asks the others.
+    assert reader.node is not None
+    killed = int(Path(f"/proc/{reader.node.pid}/task/{reader.node.pid}/children").read_text().split()[0])
+    os.kill(killed, signal.SIGKILL)
+    again = ask.text.replace("order-2", "order-3")
+    do(reader, Block("sh", again, ask.line), {**expected, "instanceID": "order-3"})
+
+
 def do(reader: Reader, block: Block, expected: Any) -> None:
     """People look again when it is not there yet; so does this: a node starts, an instance gets to its next step."""
     deadline = time.monotonic() + PATIENCE
@@ -113,8 +130,10 @@ def do(reader: Reader, block: Block, expected: Any) -> None:
 
 
 def last_json(text: str) -> Any:
-    """Commands may print several answers, one after the other."""
-    decoder, at, value = json.JSONDecoder(), 0, None
+    """Commands may print several answers, one after the other, and tables before them."""
+    decoder, at, value = json.JSONDecoder(), text.find("{"), None
+    if at < 0:
+        return None
     while at < len(text):
         value, at = decoder.raw_decode(text, at)
         while at < len(text) and text[at].isspace():
