@@ -242,6 +242,7 @@ class Conversation:
     def _flush(self) -> None:
         if self._frame.count and self._link is not None and not self._over:
             self._link.send(self._frame.take())
+            self._link.flush()
 
     # --- Receiver ----------------------------------------------------------------------------------------------------
 

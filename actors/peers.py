@@ -7,12 +7,11 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from perdure.actors.codec import Codec
 from perdure.actors.conversation import Conversation
 from perdure.actors.messages import Message
-from perdure.actors.router import Router
 from perdure.clock import Clock
 from perdure.errors import Moved, PerdureError
 from perdure.links import Link, LinkOptions, LinkServer, PeerIdentity, Receiver, connect
@@ -29,6 +28,12 @@ WAITING_LIMIT = 10_000
 RETRY_FIRST, RETRY_LAST = 0.05, 1.0
 
 
+class Arrivals(Protocol):
+    """Takes what other nodes send: this node's `perdure.actors.router.Router`."""
+
+    def arrived(self, message: Message) -> None: ...
+
+
 class PeerLinks:
     """Implements `perdure.actors.router.Peers`, for one incarnation of a node.
 
@@ -42,7 +47,7 @@ class PeerLinks:
         self,
         node: str,
         clock: Clock,
-        router: Router,
+        router: Arrivals,
         addresses: Callable[[str], str | None],
         codec: Codec,
         *,

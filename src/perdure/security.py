@@ -48,6 +48,14 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         security.check()
         return security
 
+    def __repr__(self) -> str:
+        # Settings get logged, tokens must not.
+        token = "…" if self.token else ""
+        return (
+            f"Security(ca={self.ca!r}, cert={self.cert!r}, key={self.key!r}, check_name={self.check_name}, "
+            f"token={token!r})"
+        )
+
     @property
     def tls(self) -> bool:
         return bool(self.ca or self.cert or self.key)

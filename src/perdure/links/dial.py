@@ -42,7 +42,10 @@ async def connect(
     except ConfigurationError as error:
         raise Unavailable(error.message) from None
     loop = asyncio.get_running_loop()
-    upgrade = _Upgrade(loop.create_future(), address, path, security)
+    try:
+        upgrade = _Upgrade(loop.create_future(), address, path, security)
+    except UnicodeError as error:
+        raise Unavailable(f"{address!a} cannot be reached: {error}") from error
     try:
         async with asyncio.timeout(timeout):
             context = security.client_context()

@@ -48,6 +48,10 @@ class Link(Protocol):
         """Never waits, never raises, never calls the receiver; on a closed link it does nothing. What is sent within
         one iteration of the loop leaves together."""
 
+    def flush(self) -> None:
+        """Writes what was sent now, not after this iteration of the loop: for whoever has gathered it already. As
+        `send` otherwise."""
+
     def close(self) -> None:
         """Closes the link after what was sent. Idempotent. From here on this end receives nothing more but `closed`;
         so does the other end, after it has received what was sent."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from perdure.errors import InvalidInput
+from perdure.links.websocket import Buffer
 
 #: Bytes of a frame above which it goes in pieces, and bytes of a piece.
 PIECE = 64 * 1024
@@ -31,10 +32,11 @@ _stream_head = struct.Struct("!IB").pack
 class Large:
     """A frame that goes in pieces."""
 
-    __slots__ = ("at", "frame", "stream")
+    __slots__ = ("at", "frame", "stream", "view")
 
     def __init__(self, frame: bytes) -> None:
         self.frame = frame
+        self.view = memoryview(frame)
         #: How much of it has gone.
         self.at = 0
         self.stream = 0
@@ -66,9 +68,10 @@ class Outbox:
         else:
             self._queue.append(Large(frame))
 
-    def next(self) -> bytes:
-        """The payload of the next message: a PIECE of small frames and a piece of a large one, more or less."""
-        parts: list[bytes] = []
+    def next(self) -> list[bytes | memoryview]:
+        """The payload of the next message, in parts: a PIECE of small frames and a piece of a large one, more or
+        less."""
+        parts: list[bytes | memoryview] = []
         size = 0
         queue = self._queue
         while queue and size < PIECE:
@@ -84,9 +87,9 @@ class Outbox:
             self.size -= len(frame)
         if self._large:
             self._share(parts)
-        return b"".join(parts)
+        return parts
 
-    def _share(self, parts: list[bytes]) -> None:
+    def _share(self, parts: list[bytes | memoryview]) -> None:
         """One piece of one of the large frames that are under way, each in its turn."""
         large = self._large.popleft()
         if not large.at:
@@ -99,9 +102,9 @@ class Outbox:
         used = {large.stream for large in self._large if large.at}
         return next(stream for stream in range(STREAMS) if stream not in used)
 
-    def _piece(self, large: Large, parts: list[bytes]) -> bool:
+    def _piece(self, large: Large, parts: list[bytes | memoryview]) -> bool:
         """Whether it was the last."""
-        piece = large.frame[large.at : large.at + PIECE]
+        piece = large.view[large.at : large.at + PIECE]
         large.at += len(piece)
         self.size -= len(piece)
         last = large.at == len(large.frame)
@@ -133,9 +136,9 @@ class Inbox:
         """`limit`: bytes of one frame."""
         self._limit = limit
         #: By stream: the pieces, and how long they are together.
-        self._streams: dict[int, tuple[list[bytes], int]] = {}
+        self._streams: dict[int, tuple[list[memoryview], int]] = {}
 
-    def read(self, message: bytes) -> Iterator[bytes]:
+    def read(self, message: Buffer) -> Iterator[bytes]:
         """The frames that this message completes, in order. `InvalidInput` when it is no such message."""
         at, end = 0, len(message)
         while at < end:
@@ -150,15 +153,15 @@ class Inbox:
             at += size
             kind = head & _KIND
             if kind == WHOLE:
-                yield message[body:at]
+                yield bytes(message[body:at])
             elif kind in (PART, LAST) and size:
-                frame = self._add(message[body], message[body + 1 : at], kind == LAST)
+                frame = self._add(message[body], memoryview(message)[body + 1 : at], kind == LAST)
                 if frame is not None:
                     yield frame
             else:
                 raise InvalidInput(f"there is no kind of record with the head {head:#x}")
 
-    def _add(self, stream: int, piece: bytes, last: bool) -> bytes | None:
+    def _add(self, stream: int, piece: memoryview, last: bool) -> bytes | None:
         if stream >= STREAMS:
             raise InvalidInput(f"there is no stream {stream}; their numbers are below {STREAMS}")
         pieces, size = self._streams.pop(stream, ([], 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from perdure.errors import InvalidInput
 
@@ -19,6 +19,8 @@ except ImportError:  # pragma: no cover - another release of aiohttp
         data[:] = (int.from_bytes(data) ^ int.from_bytes(pad)).to_bytes(size)
 
 
+Buffer = bytes | bytearray | memoryview
+
 BINARY, CLOSE, PING, PONG = 2, 8, 9, 10
 
 _CONTROL_LIMIT = 125
@@ -30,6 +32,13 @@ _length_long = struct.Struct("!Q").unpack_from
 
 def encode(opcode: int, payload: bytes, *, mask: bool) -> bytes:
     """One frame; masked by whoever dialled, not masked by whoever answered."""
+    return b"".join(encode_parts(opcode, (payload,), mask=mask))
+
+
+def encode_parts(opcode: int, parts: Iterable[Buffer], *, mask: bool) -> tuple[bytes, bytearray]:
+    """As `encode`, from the parts of a payload: the frame's head and its body, so that nothing large is copied
+    twice."""
+    payload = bytearray().join(parts)
     size = len(payload)
     first, bit = 0x80 | opcode, 0x80 if mask else 0
     if size < 126:
@@ -38,13 +47,12 @@ def encode(opcode: int, payload: bytes, *, mask: bool) -> bytes:
         head = _pack_medium(first, bit | 126, size)
     else:
         head = _pack_long(first, bit | 127, size)
-    if not mask:
-        return head + payload
-    # Fresh for each frame, as the RFC wants it, for the sake of whatever stands between the two.
-    key = random.getrandbits(32).to_bytes(4)
-    masked = bytearray(payload)
-    websocket_mask(key, masked)
-    return b"".join((head, key, masked))
+    if mask:
+        # Fresh for each frame, as the RFC wants it, for the sake of whatever stands between the two.
+        key = random.getrandbits(32).to_bytes(4)
+        websocket_mask(key, payload)
+        head += key
+    return head, payload
 
 
 class Parser:
@@ -58,7 +66,7 @@ class Parser:
         self._limit = limit
         self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> Iterator[tuple[int, Buffer]]:
         """The (opcode, payload) of all frames that are complete now."""
         if self._rest:
             data = self._rest + data
@@ -87,10 +95,10 @@ class Parser:
             if end - body < size:
                 break
             at = body + size
-            payload = data[body:at]
             if self._masked:
-                unmasked = bytearray(payload)
+                unmasked = bytearray(memoryview(data)[body:at])
                 websocket_mask(data[body - 4 : body], unmasked)
-                payload = bytes(unmasked)
-            yield opcode, payload
+                yield opcode, unmasked
+            else:
+                yield opcode, data[body:at]
         self._rest = data[at:]

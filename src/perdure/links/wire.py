@@ -20,7 +20,9 @@ log = logging.getLogger("perdure.links")
 #: Bytes that wait in the transport, at most about: what is urgent waits behind these only.
 TRANSPORT_LIMIT = 128 * 1024
 #: Bytes that one link writes in one iteration of the loop, at most about, so that others have their turn.
-ROUND = 512 * 1024
+ROUND = 256 * 1024
+#: Bytes of a message below which copying it costs less than handing over two pieces.
+JOINED = 16 * 1024
 #: How often, within the time of silence, each end looks whether the other lives and shows that it does itself.
 LOOKS = 4
 
@@ -99,6 +101,10 @@ class Wire(asyncio.Protocol):
         elif not self._scheduled and not self._paused:
             self._schedule()
 
+    def flush(self) -> None:
+        if self._scheduled and not self._paused:
+            self._write()
+
     def close(self) -> None:
         if self._open:
             self._open = False
@@ -125,6 +131,9 @@ class Wire(asyncio.Protocol):
             self._clock.call_soon(self._write)
 
     def _write(self) -> None:
+        if not self._scheduled:
+            # Somebody could not wait for it.
+            return
         self._scheduled = False
         transport = self._transport
         if transport is None or self._said_bye or transport.is_closing():
@@ -134,9 +143,12 @@ class Wire(asyncio.Protocol):
             if written > ROUND:
                 self._schedule()
                 return
-            message = websocket.encode(websocket.BINARY, outbox.next(), mask=self._dialled)
-            written += len(message)
-            transport.write(message)
+            head, body = websocket.encode_parts(websocket.BINARY, outbox.next(), mask=self._dialled)
+            written += len(body)
+            if len(body) < JOINED:
+                transport.write(head + body)
+            else:
+                transport.writelines((head, body))
         if written:
             self._spoke = True
         if not outbox and not self._open:
@@ -179,12 +191,12 @@ class Wire(asyncio.Protocol):
             log.exception("link.receiver_failed", extra=fields(peer=self._peer.address))
             self.abort()
 
-    def _pong(self, payload: bytes) -> None:
+    def _pong(self, payload: websocket.Buffer) -> None:
         transport = self._transport
         # Whoever floods with pings and does not read the answers gets none.
         if transport is not None and not self._said_bye and not self._paused:
             self._spoke = True
-            transport.write(websocket.encode(websocket.PONG, payload, mask=self._dialled))
+            transport.write(websocket.encode(websocket.PONG, bytes(payload), mask=self._dialled))
 
     def _bye(self) -> None:
         """The other end closes, and reads nothing any more."""
