@@ -9,7 +9,7 @@ from perdure.placement.leader import PlacementLeader
 from perdure.placement.messages import Message
 from perdure.placement.session import Receiver, Session
 from tests.simulation.loop import SimLoop
-from tests.simulation.network import Network
+from tests.simulation.network import Network, base
 from tests.simulation.process import Process
 
 
@@ -22,6 +22,8 @@ class Links:
         self.rng = random.Random(f"{seed}-links")
         self.replicas: dict[str, tuple[PlacementLeader, Process]] = {}
         self.ends: list[End] = []
+        #: Seconds by which what a machine is told is late.
+        self.lag: dict[str, float] = {}
 
     async def connect(self, node: Process, address: str, receiver: Receiver) -> Session:
         await node.sleep(0.001 + self.rng.random() * 0.01)
@@ -67,7 +69,8 @@ class End:
         network = self._links.network
         if self.open and network.passes(self.process, self.other.process):
             loop = self._links.loop
-            loop.call_later(network.delay(), self.other._arrive, message, context=self.other.process.context)
+            delay = network.delay() + self._links.lag.get(base(self.other.process), 0.0)
+            loop.call_later(delay, self.other._arrive, message, context=self.other.process.context)
 
     def _arrive(self, message: Message) -> None:
         if self.open:

@@ -49,7 +49,7 @@ class Network:
             return
         process, arrive = found
         if not self.passes(sender, process):
-            exchange.fail(Unavailable("the link is gone"), 0.05 + self.rng.random())
+            exchange.fail(Unavailable("the link is gone"), self.silence())
             return
         self._deliver(exchange, process, arrive)
         if message.repeatable and self.duplication and self.rng.random() < self.duplication:
@@ -65,6 +65,10 @@ class Network:
         if self.lateness and self.rng.random() < self.lateness:
             delay += self.rng.random() * LATEST
         return delay
+
+    def silence(self) -> float:
+        """Seconds after which it is known that nothing gets through: often few, sometimes many."""
+        return 0.002 + float(self.rng.random() ** 3)
 
     def _deliver(self, exchange: Exchange, process: Process, arrive: Arrive) -> None:
         def arrived() -> None:
@@ -111,7 +115,7 @@ class Exchange:
         network = self._network
         network.open[process].pop(self, None)
         if not network.passes(process, self._sender):
-            self.fail(Unavailable("the link is gone"), 0.05 + network.rng.random())
+            self.fail(Unavailable("the link is gone"), network.silence())
         else:
             self.fail(value, network.delay())
 

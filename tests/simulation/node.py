@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from perdure import payload
 from perdure.actors.messages import Message
-from perdure.errors import PerdureError
+from perdure.errors import ConfigurationError, PerdureError
 from perdure.placement.client import PlacementClient
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId
@@ -99,7 +101,13 @@ class SimNode:
 
     async def _start(self) -> None:
         self.placement.start()
-        await self.placement.joined()
+        while True:
+            try:
+                await self.placement.joined()
+                break
+            except ConfigurationError:
+                # The last incarnation is not known to be dead yet.
+                await self.process.sleep(0.3)
         await self.runtime.start()
         self.ready = True
 
@@ -150,7 +158,18 @@ class SimNode:
         self.process.spawn(self._stop(), name="stop")
 
     async def _stop(self) -> None:
+        if self.world.graceful or self.process.token(1)[0] < 128:
+            await self._retire()
         await self.runtime.stop(drain=0.5)
         self.placement.leave()
-        await self.process.sleep(0.05)
+        # Until all others know.
+        await self.process.sleep(0.2)
         self.world.gone(self)
+
+    async def _retire(self) -> None:
+        """As `perdure.clustered.Clustered.retire`: others take over while this node still serves."""
+        me = self.placement.member
+        self.placement.announce(msgspec.structs.replace(me, weight=0, workflows=(), activities=()))
+        until = self.process.monotonic() + 3.0
+        while self.runtime.host.owned and self.process.monotonic() < until:
+            await self.process.sleep(0.02)

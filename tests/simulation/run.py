@@ -15,6 +15,7 @@ from typing import Any
 from perdure.errors import PerdureError
 from perdure.workflow import stall
 from perdure.workflow.client import WorkflowClient
+from tests.simulation.counting import CountStory, counting
 from tests.simulation.loop import Violation
 from tests.simulation.network import LATEST
 from tests.simulation.programs import Maker
@@ -66,6 +67,9 @@ async def _play(world: World, how: Scenario) -> None:
     told = stories(world, how.stories)
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
+    counters = counting(world, how.counters, longest=how.longest_turn)
+    world.graceful = how.graceful
+    clients = [world.spawn(client.run()) for client in counters]
     tasks = [world.spawn(_surviving(story) if how.rollback else story.run()) for story in told]
     nemesis = world.spawn(disturb(world, how, rng))
     if how.rollback:
@@ -76,13 +80,15 @@ async def _play(world: World, how: Scenario) -> None:
     await nemesis
     if how.rollback:
         world.spawn(_go_on(world, told))
-    await _told(world, told, tasks)
+    await _told(world, [*told, *counters], [*tasks, *clients])
     await _rest(world, told)
     # Messages that are late find everything at rest, and leave it so.
     await world.sleep(LATEST)
     await _rest(world, told)
     world.resting = True
     _check(world, told)
+    for count in world.counts:
+        count.check()
     if how.rollback:
         await _fresh(world)
 
@@ -96,6 +102,8 @@ async def _roll_back(world: World, how: Scenario, rng: random.Random) -> None:
         world.trace("store", "rolled back")
         world.server.roll_back(state, rng.choice([0.0, 0.2, 1.0]))
         world.checker.roll_back()
+        for count in world.counts:
+            count.rolled_back()
     await world.sleep(how.seconds / 4)
 
 
@@ -133,7 +141,7 @@ async def _fresh(world: World) -> None:
     story.check_result(story.id, story.ops)
 
 
-async def _told(world: World, told: list[Story], tasks: list[asyncio.Task[None]]) -> None:
+async def _told(world: World, told: list[Story | CountStory], tasks: list[asyncio.Task[None]]) -> None:
     """Until every client has its answers."""
     until = world.loop.now + PATIENCE
     while not all(task.done() for task in tasks):

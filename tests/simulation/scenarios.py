@@ -119,6 +119,21 @@ def cut(world: World, rng: random.Random) -> None:
         world.network.cuts |= {(b, a) for a, b in world.network.cuts}
 
 
+def cut_nodes(world: World, rng: random.Random) -> None:
+    """Nodes do not hear each other; placement hears them all."""
+    names = sorted({node.name for node in world.nodes.values()})
+    pairs = [(a, b) for a in names for b in names if a != b]
+    world.network.cuts = set(rng.sample(pairs, min(len(pairs), rng.randint(0, 4))))
+    if rng.random() < 0.5:
+        world.network.cuts |= {(b, a) for a, b in world.network.cuts}
+
+
+def lag(world: World, rng: random.Random) -> None:
+    """Some nodes hear of everything late from placement."""
+    names = sorted({node.name for node in world.nodes.values()})
+    world.links.lag = {name: rng.random() * 0.8 for name in names if rng.random() < 0.5}
+
+
 def drop_links(world: World, rng: random.Random) -> None:
     world.links.drop(rng.choice([0.2, 1.0]))
 
@@ -171,10 +186,15 @@ class Scenario:
     idle: float = 60.0
     poison: bool = False
     rollback: bool = False
+    #: Clients that count, and seconds that their turns take at most.
+    counters: int = 2
+    longest_turn: float = 0.3
+    #: Nothing fails: no call may fail, nor anything be done twice.
+    graceful: bool = False
 
 
 STORE = (store_fails, store_fails, store_crashes, store_slow)
-NETWORK = (lossy, repeating, slow, cut, drop_links)
+NETWORK = (lossy, repeating, slow, cut, cut_nodes, lag, drop_links)
 NODES = (kill, kill, kill_all, pause, pause, stop)
 PLACEMENT = (join, stop, set_aside, drop_links, leader_dies, leader_pauses)
 
@@ -187,6 +207,8 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("network", NETWORK, nodes=3),
         Scenario("kills", NODES, nodes=2),
         Scenario("moves", PLACEMENT, nodes=3, pause=1.2),
+        Scenario("joins", (join, join, stop), nodes=3, counters=4, graceful=True),
+        Scenario("splits", (cut_nodes, cut_nodes, lag, join, stop), nodes=3, counters=4),
         Scenario("clocks", (clock_jumps, pause, kill), skewed=True),
         Scenario(
             "chaos",
@@ -223,6 +245,7 @@ def heal(world: World, names: list[str]) -> list[SimNode]:
     world.network.loss = world.network.duplication = world.network.lateness = 0.0
     world.network.latency = 0.001
     world.network.cuts.clear()
+    world.links.lag.clear()
     for process in world.processes:
         process.resume()
     if not world.links.replicas:

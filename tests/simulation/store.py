@@ -15,6 +15,7 @@ from perdure.statestore.contract import (
     CommitResult,
     Committed,
     Fence,
+    Fenced,
     InstanceFilter,
     InstanceRow,
     Page,
@@ -42,6 +43,7 @@ class Observer(Protocol):
 
     def committed(self, process: Process, commit: Commit) -> None: ...
     def taken(self, process: Process, held: TypePartition, fence: Fence, result: Taken | Refused) -> None: ...
+    def fenced(self, process: Process, commit: Commit) -> None: ...
     def acknowledged(self, process: Process, commits: Sequence[Commit]) -> None: ...
 
 
@@ -197,6 +199,8 @@ class SimStore:
             result = now(self._memory.commit([commit]))[0]
             results.append(result)
             record = actors.get(commit.actor)
+            if type(result) is Fenced:
+                self._server.observer.fenced(self._process, commit)
             if type(result) is Committed and before != (record.version if record is not None else None):
                 self._server.observer.committed(self._process, commit)
         return results

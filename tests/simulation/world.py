@@ -8,7 +8,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.placement.leader import PlacementLeader
 from perdure.placement.options import PlacementOptions
@@ -21,6 +21,9 @@ from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.process import Process
 from tests.simulation.store import SimServer, SimStore
+
+if TYPE_CHECKING:
+    from tests.simulation.counting import Count
 
 #: Seconds, long enough that virtual minutes cost little.
 OPTIONS = PlacementOptions(
@@ -59,6 +62,9 @@ class World:
         self.checker.ended_runs = self.ledger.ended
         self.nodes: dict[str, SimNode] = {}
         self.skewed = False
+        #: Nothing fails: nodes only come and go.
+        self.graceful = False
+        self.counts: list[Count] = []
         self.healing = False
         #: Everything has come to its end.
         self.resting = False
@@ -73,6 +79,14 @@ class World:
 
     def taken(self, process: Process, held: TypePartition, fence: Fence, result: Taken | Refused) -> None:
         self.checker.taken(process, held, fence, result)
+        if self.graceful:
+            released = isinstance(result, Taken) and result.released
+            self.checker.require(released, "taken from whoever has not released it", process, held, result)
+
+    def fenced(self, process: Process, commit: Commit) -> None:
+        """The store refuses a commit because somebody else owns the partition."""
+        if self.graceful:
+            self.checker.violated(f"a turn was lost although nothing fails: {commit.actor}")
 
     def acknowledged(self, process: Process, commits: Sequence[Commit]) -> None:
         self.checker.acknowledged(process, commits)
