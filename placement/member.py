@@ -10,6 +10,9 @@ class Limit(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     most: int
+    #: Seconds for which one that runs may go on after its node has fallen silent and its share has ended; None: as
+    #: the leader's options say.
+    grace: float | None = None
 
 
 class Member(msgspec.Struct, frozen=True):
