@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from perdure.clock import Cancellable, Clock
 from perdure.errors import ConfigurationError, Unavailable
@@ -25,6 +25,7 @@ from perdure.placement.messages import (
 )
 from perdure.placement.options import PlacementOptions
 from perdure.placement.session import Connect, Session
+from perdure.placement.shares import Holder, Shares
 from perdure.placement.table import Table
 from perdure.statestore.contract import Fence, TypePartition
 
@@ -82,6 +83,12 @@ class PlacementClient:
         #: The newest table of placement's last word, and when the node asked for that word.
         self._word = (Fence(0, 0), -math.inf)
         self._fresh_until = -math.inf
+        #: How many of each limited activity this node may run.
+        self.shares = Holder(member, self._options.share, resident=vouched is not None)
+        #: How many of each run, and how many more would if they might; by name.
+        self.counts: Callable[[], Mapping[str, tuple[int, int]]] = dict
+        #: Called when what is limited has changed, or more may run than before.
+        self.on_shares: Callable[[], object] = lambda: None
         self._timer: Cancellable | None = None
         self._retry: Cancellable | None = None
         self._running = False
@@ -160,6 +167,7 @@ class PlacementClient:
         if member.node != self._member.node:
             raise ValueError("a node cannot become another: the new incarnation needs a client of its own")
         self._member = member
+        self.shares.announced(member)
         self._hello()
 
     def renew(self, held: Collection[TypePartition]) -> None:
@@ -181,7 +189,8 @@ class PlacementClient:
 
     def leave(self) -> None:
         """Says that this node has stopped all its work, and stops."""
-        self._send(Bye(self.node))
+        counts = self.counts()
+        self._send(Bye(self.node, {name: running for name, (running, _) in counts.items() if running}))
         self.stop()
 
     def stop(self) -> None:
@@ -267,7 +276,8 @@ class PlacementClient:
             # Half open: to the system the link stands, but nothing comes.
             self._lost(line)
             return
-        self._send(Heartbeat(self.node, now, self._applied))
+        usage = self.shares.report(self.counts(), now)
+        self._send(Heartbeat(self.node, now, self._applied, self.shares.name, usage))
         if now - self._asked_at >= self._options.rejoin and not self._announced():
             self._hello()
 
@@ -288,11 +298,13 @@ class PlacementClient:
             case TableUpdate(table=table):
                 self._failures = self._redirects = 0
                 self._apply(table)
-            case Pulse(newest=newest, at=at):
+            case Pulse(newest=newest, at=at, shares=shares):
                 self._failures = self._redirects = 0
                 self._word_came_at = self._heard_at
                 self._word = max(self._word, (Fence(*newest), at))
                 self._believe()
+                if shares is not None:
+                    self._share(shares, at)
             case Redirect(address=address):
                 self._lost(line, redirected=address != "")
                 self._leader = address
@@ -300,6 +312,10 @@ class PlacementClient:
                 self._refused(reason)
             case _:
                 _log.warning("placement message ignored", extra=fields(kind=type(message).__name__))
+
+    def _share(self, shares: Shares, at: float) -> None:
+        if self.shares.given(shares, at, self._heard_at):
+            self.on_shares()
 
     def _refused(self, reason: str) -> None:
         """It is asked again from time to time: the reason may be of the moment, such as a twin."""
@@ -313,6 +329,7 @@ class PlacementClient:
         if old is not None and table.name <= old.name:
             return
         self._table = table
+        self.shares.applied(table)
         was_in, self._in_table = self._in_table, self.node in table.members
         self._believe()
         if was_in and not self._in_table:
@@ -328,6 +345,8 @@ class PlacementClient:
         if self._in_table:
             self._refusal = ""
             self._wake()
+        if self.shares.limits:
+            self.on_shares()
 
     def _believe(self) -> None:
         named, asked_at = self._word

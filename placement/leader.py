@@ -62,6 +62,8 @@ class PlacementLeader:
         self._service: PlacementService | None = None
         self._pending: Table | None = None
         self._pending_since = 0.0
+        #: The stored table was there, and could not be read.
+        self._unread = False
         #: What is wrong with the store, as far as it was logged.
         self._trouble = ""
         #: Where the leader was when the store was last asked, and when that was.
@@ -146,6 +148,7 @@ class PlacementLeader:
                 self._clock.monotonic(),
                 leader=self._address,
                 exclusive=self._exclusive,
+                unread=self._unread,
                 lease_life=self._lease.life if isinstance(self._lease, ExpiringLease) else 0.0,
                 options=self._options,
             )
@@ -246,11 +249,12 @@ class PlacementLeader:
                 self._hello(peer, message, service, now)
             case Heartbeat(node=node, at=at, applied=applied) if node == peer.node:
                 self._observer.heard()
-                self._do(service.heard(node, at, applied, now))
+                answer = service.heard(node, at, applied, now, shares=message.shares, usage=message.usage)
+                self._do(answer)
             case Renew(node=node, held=held) if node == peer.node:
                 self._do(service.renew(node, held, now))
-            case Bye(node=node) if node == peer.node:
-                self._do(service.leave(node, now))
+            case Bye(node=node, running=running) if node == peer.node:
+                self._do(service.leave(node, now, running=running))
             case _ if not peer.refused:
                 # Its hello was lost, or it speaks for another: it may come again, and say who it is.
                 _log.warning(
@@ -370,6 +374,7 @@ class PlacementLeader:
             timer.cancel()
 
     async def _stored_table(self) -> Table | None:
+        self._unread = False
         data = await self._lease.read()
         if not data:
             return None
@@ -378,6 +383,7 @@ class PlacementLeader:
         except CorruptState as error:
             # A new table under a higher term is safe, fences see to it; it only moves more than it had to.
             _log.error("placement table unreadable", extra=fields(error=str(error)))
+            self._unread = True
             return None
 
     def _step_down(self) -> None:

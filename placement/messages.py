@@ -6,6 +6,7 @@ import msgspec
 
 from perdure.errors import CorruptState, InvalidInput
 from perdure.placement.member import Member
+from perdure.placement.shares import Shares, Usage
 from perdure.placement.table import Table
 from perdure.placement.table import decode as decode_table
 from perdure.placement.table import encode as encode_table
@@ -35,6 +36,10 @@ class Heartbeat(msgspec.Struct, frozen=True, tag=True):
     at: float
     #: The newest table it applied; (0, 0) for none.
     applied: Fence
+    #: The newest shares that it goes by; (0, 0) for none.
+    shares: Fence = Fence(0, 0)
+    #: Of its limited activities, by name.
+    usage: dict[str, Usage] = {}
 
 
 class Renew(msgspec.Struct, frozen=True, tag=True):
@@ -48,6 +53,8 @@ class Bye(msgspec.Struct, frozen=True, tag=True):
     """I have stopped all work, and leave."""
 
     node: str
+    #: Limited activities that do not end, by name.
+    running: dict[str, int] = {}
 
 
 # --- service to node ------------------------------------------------------------------------------------------------
@@ -68,6 +75,8 @@ class Pulse(msgspec.Struct, frozen=True, tag=True):
 
     newest: Fence
     at: float
+    #: What the node may run of limited activities from now on; None: nothing is said of them.
+    shares: Shares | None = None
 
 
 class Redirect(msgspec.Struct, frozen=True, tag=True):

@@ -7,14 +7,16 @@ the store has it: what a node has seen, the next leader knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
 from perdure.errors import ConfigurationError
+from perdure.placement.limits import Limits
 from perdure.placement.member import Member
 from perdure.placement.messages import Pulse, Refused, TableUpdate, ToNode
 from perdure.placement.options import PlacementOptions
+from perdure.placement.shares import Usage
 from perdure.placement.table import Table, assign, takes_from_members
 from perdure.statestore.contract import Fence, TypePartition
 
@@ -96,6 +98,7 @@ class PlacementService:
         *,
         leader: str = "",
         exclusive: bool = False,
+        unread: bool = False,
         lease_life: float = 0.0,
         options: PlacementOptions | None = None,
     ) -> None:
@@ -123,6 +126,15 @@ class PlacementService:
         #: Until when the last table has to stand.
         self._quiet_until = -math.inf
         self._ended = False
+        #: Nothing that an earlier leader gave is in use if none has been, or all of its nodes are gone. `unread`:
+        #: there is a stored table that cannot be read.
+        self._limits = Limits(
+            term,
+            previous,
+            now,
+            settled=exclusive or (previous is None and not unread),
+            options=self._options,
+        )
         self._seats: dict[str, _Seat] = {}
         if previous is not None and not exclusive:
             grace = self._options.takeover_grace
@@ -162,8 +174,9 @@ class PlacementService:
 
     @property
     def mortal(self) -> bool:
-        """Whether `tick` has to be called: some member dies unless it is heard, or a change has to wait."""
-        return self._changed or any(seat.deadline < math.inf for seat in self._seats.values())
+        """Whether `tick` has to be called: some member dies unless it is heard, or something has to wait."""
+        waits = self._changed or self._limits.busy
+        return waits or any(seat.deadline < math.inf for seat in self._seats.values())
 
     def start(self) -> list[Action]:
         """Stores the table found under the new term, with nothing moved: so the store refuses the last leader from
@@ -197,6 +210,7 @@ class PlacementService:
             self._changed = True
         if seat is None:
             seat = self._seats[member.node] = _Seat(member, 0.0)
+        self._limits.succeeded(member, self._seats)
         seat.member = member
         self._back(seat, now)
         seat.deadline = math.inf if resident else now + self._options.silence
@@ -237,6 +251,7 @@ class PlacementService:
         self._doubles.pop(member.node, None)
         for seat in self._same_address(member):
             self._set_aside(seat, "replaced", now)
+            self._limits.ended(seat.member.node)
         return None
 
     def _same_address(self, member: Member) -> Iterator[_Seat]:
@@ -256,8 +271,18 @@ class PlacementService:
         over = self._began + self._options.confirm_within + self._options.word
         self._quiet_until = max(self._quiet_until, over)
 
-    def heard(self, node: str, at: float, applied: Fence, now: float) -> list[Action]:
-        """A node's heartbeat, with its own time and the newest table that it applied."""
+    def heard(
+        self,
+        node: str,
+        at: float,
+        applied: Fence,
+        now: float,
+        *,
+        shares: Fence = NONE,
+        usage: Mapping[str, Usage] | None = None,
+    ) -> list[Action]:
+        """A node's heartbeat, with its own time, the newest table that it applied, the shares that it goes by, and
+        what it makes of them."""
         if self._ended or self._table is None:
             return []
         seat = self._seats.get(node)
@@ -278,7 +303,8 @@ class PlacementService:
         if applied < self._table.name and now - seat.sent_at >= 2 * self._options.heartbeat:
             # Not because this heartbeat and the table crossed: the table was lost, or is slow.
             actions.append(self._tell(seat, self._table, now))
-        actions.append(Send(node, Pulse(self._table.name, at)))
+        given = self._limits.heard(node, at, shares, usage or {}, now)
+        actions.append(Send(node, Pulse(self._table.name, at, given)))
         return actions
 
     def link_closed(self, node: str, now: float) -> list[Action]:
@@ -289,8 +315,9 @@ class PlacementService:
             seat.deadline = min(seat.deadline, now + self._options.link_grace)
         return []
 
-    def leave(self, node: str, now: float) -> list[Action]:
-        """A node that has stopped all work goes."""
+    def leave(self, node: str, now: float, *, running: Mapping[str, int] | None = None) -> list[Action]:
+        """A node that has stopped all work goes. `running`: limited activities that do not end."""
+        self._limits.left(node, running or {}, now)
         if self._seats.pop(node, None) is None:
             return self._propose(now)
         self._changed = True
@@ -330,6 +357,9 @@ class PlacementService:
         self._doubles = {
             node: since for node, since in self._doubles.items() if now - since < _DOUBLE_FORGOTTEN
         }
+        self._limits.tick(now)
+        if self._table is not None and self._limits.loose(self._seats, now) != self._table.loose:
+            self._changed = True
         gone = [Gone(seat.member.node, seat.reason) for seat in dead]
         return [*gone, *self._propose(now)]
 
@@ -341,6 +371,8 @@ class PlacementService:
         if self._waits_for_words and takes_from_members(self._table, table):
             self._quiet_until = now + self._options.word
         self._table = table
+        residents = [node for node, seat in self._seats.items() if seat.deadline == math.inf]
+        self._limits.changed(table.members, residents, now)
         for seat in self._seats.values():
             seat.sent_at = now
         return [Publish(table), *self._propose(now)]
@@ -380,6 +412,7 @@ class PlacementService:
             self._partitions,
             renew=renew,
             leader=self._leader,
+            loose=self._limits.loose(self._seats, now),
         )
         if self._table is not None and table.same_placement(self._table):
             return []
