@@ -14,7 +14,7 @@ from perdure.console.lists import InstanceQuery, Lists
 from perdure.console.subject import Subject
 from perdure.errors import Unavailable
 from perdure.sidecar.errors import Refusal
-from perdure.sidecar.requests import checked_id, malformed, text, whole
+from perdure.sidecar.requests import checked_id, flag, malformed, text, whole
 from perdure.sidecar.routes import Route, json_response
 from perdure.statestore.contract import ActorId
 from perdure.workflow.state import RuntimeStatus
@@ -59,7 +59,8 @@ class ConsoleApi:
         return json_response(await self._page.steps(_instance(request), *_page(request)))
 
     async def history(self, request: web.Request) -> web.Response:
-        return json_response(await self._page.events(_instance(request), *_page(request)))
+        stored = flag(request, "stored", False)
+        return json_response(await self._page.events(_instance(request), *_page(request), stored=stored))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The same as server-sent events: now, and again whenever it changes. The client may be slow: it gets the

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
 from perdure.console.reader import Reader, Record, readable
 from perdure.console.subject import Subject
-from perdure.console.text import MAX_EVENT, moment, shown, shown_value
+from perdure.console.text import MAX_CELL, MAX_EVENT, compact, cut, moment, shown, shown_value
 from perdure.console.timeline import Span, Step
 from perdure.sidecar.decoded import event_json
 from perdure.statestore.contract import Reminder
@@ -21,6 +22,9 @@ from perdure.workflow.state import RuntimeStatus, WorkflowState
 
 Json = dict[str, Any]
 
+#: Of an event's fields: what it is about, and what it carries.
+_NAMES = ("name", "status", "instance_id", "origin", "fire_at", "reason")
+_PAYLOADS = ("input", "data", "result", "output")
 #: Things waited for that are listed; there may be thousands.
 MAX_WAITS = 100
 
@@ -74,11 +78,11 @@ class InstancePage:
             ],
         }
 
-    async def events(self, instance_id: str, start: int, limit: int) -> Json:
-        """A page of the history, decoded, each event with what it is in the store."""
+    async def events(self, instance_id: str, start: int, limit: int, *, stored: bool = False) -> Json:
+        """A page of the history, decoded; with `stored` also (the beginning of) what each event is in the store."""
         actor = self._subject.engine.actor(instance_id)
         page = await self._subject.store.keys(actor, "history-", history_key(start), limit)
-        return {"start": start, "items": [_event(key, value) for key, value in page.items]}
+        return {"start": start, "items": [_event(key, value, stored) for key, value in page.items]}
 
     async def _pending(self, record: Record) -> dict[int, Reminder]:
         """The timers that will fire, by task id: a cancelled one leaves no event, but has no reminder any more."""
@@ -214,12 +218,39 @@ def _span(span: Span, gone: bool) -> Json:
     }
 
 
-def _event(key: str, value: bytes) -> Json:
+def _event(key: str, value: bytes, stored: bool) -> Json:
     event = readable(key, value)
     number = int(key.removeprefix("history-"))
     found: Json = {"number": number, "key": key, "bytes": len(value)}
+    if stored:
+        found["stored"] = b64encode(value[:MAX_EVENT]).decode()
     if isinstance(event, str):
-        return {**found, "type": "unreadable", "at": None, "fields": shown_value({"error": event}, MAX_EVENT)}
+        fields: Json = {"error": event}
+        return {
+            **found,
+            "type": "unreadable",
+            "at": None,
+            "brief": event,
+            "fields": shown_value(fields, MAX_EVENT),
+        }
     fields = event_json(event)
     kind, _ = fields.pop("type"), fields.pop("at")
-    return {**found, "type": kind, "at": event.at, "fields": shown_value(fields, MAX_EVENT)}
+    return {
+        **found,
+        "type": kind,
+        "at": event.at,
+        "brief": brief(fields),
+        "fields": shown_value(fields, MAX_EVENT),
+    }
+
+
+def brief(fields: Json) -> str:
+    """What of an event's fields tells people most, on one line."""
+    parts = [str(fields[name]) for name in _NAMES if fields.get(name)]
+    failure = fields.get("failure")
+    if failure:
+        parts.append(f"{failure['type']}: {failure['message']}")
+    parts += [compact(fields[name]) for name in _PAYLOADS if name in fields]
+    if not parts and "id" in fields:
+        parts.append(f"task {fields['id']}")
+    return cut(" ".join(parts), MAX_CELL)

@@ -27,9 +27,14 @@ def shown(text: str | None, limit: int = MAX_PAYLOAD) -> dict[str, Any] | None:
     return {"text": text[:limit], "length": len(text), "cut": len(text) > limit}
 
 
+def compact(value: object) -> str:
+    """A value as JSON, on one line."""
+    return _encoder.encode(value).decode()
+
+
 def shown_value(value: object, limit: int) -> dict[str, Any]:
     """As `shown`, for a value that is not JSON text yet."""
-    found = shown(_encoder.encode(value).decode(), limit)
+    found = shown(compact(value), limit)
     assert found is not None
     return found
 

@@ -80,10 +80,12 @@ class Served:
 
 
 @asynccontextmanager
-async def _serve(store: str, *, changed: bool = False, **options: Any) -> AsyncIterator[Served]:
+async def _serve(
+    store: str, *, changed: bool = False, port: int = 0, **options: Any
+) -> AsyncIterator[Served]:
     shop = shops.Shop(changed=changed)
     async with (
-        shop.app.serve(store=store, http_port=0, **options) as node,
+        shop.app.serve(store=store, http_port=port, **options) as node,
         aiohttp.ClientSession() as session,
     ):
         try:
