@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import math
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -60,8 +60,10 @@ class Conversation:
     __slots__ = (
         "_asked",
         "_asked_bytes",
+        "_bye",
         "_dialled",
         "_frame",
+        "_last",
         "_link",
         "_number",
         "_over",
@@ -87,8 +89,11 @@ class Conversation:
         #: By number: what was asked and has no answer yet, and its size.
         self._asked: dict[int, tuple[Message, int]] = {}
         self._asked_bytes = 0
-        #: How many messages of the other end have no answer yet.
+        #: How many messages of the other end have no answer yet, and the highest of their numbers.
         self._taken = 0
+        self._last = 0
+        #: The other end has ended the conversation, and took nothing after this number.
+        self._bye: int | None = None
         self._frame = wire.Frame()
         self._scheduled = False
 
@@ -119,7 +124,7 @@ class Conversation:
     def ask(self, message: Message) -> None:
         """Sends a message; its answer is as `perdure.actors.router.Peers` says."""
         link = self._link
-        if link is None or self._over:
+        if link is None or self._over or self._bye is not None:
             message.answer(Moved(f"the link to node {self.node} is closed"))
             return
         if self._overloaded(link):
@@ -174,6 +179,7 @@ class Conversation:
 
     def _take(self, request: wire.Request, link: Link) -> None:
         reply = _Reply(self, request.number)
+        self._last = max(self._last, request.number)
         self._taken += 1
         if self._taken > OPEN_LIMIT or link.buffered >= BUFFERED_LIMIT:
             # Whoever asks more than is answered is not to fill this node's memory.
@@ -260,6 +266,8 @@ class Conversation:
                 self._take(cast(wire.Request, item), link)
             elif kind in (wire.Value, wire.Structure, wire.Failure):
                 self._answered(cast(wire.Reply, item))
+            elif kind is wire.Bye:
+                self._bye = cast(wire.Bye, item).last
             else:
                 raise InvalidInput(f"a {kind.__name__} in the middle of a conversation")
             if self._over:
@@ -301,25 +309,41 @@ class Conversation:
         self._party.agreed(self)
 
     def closed(self) -> None:
-        link = self._link
-        unsent = [*link.unsent()] if link is not None else []
-        self._finish("the link was lost", unsent)
+        unsent = self._link.unsent() if self._link is not None else []
+        self._finish("the link was lost", wire.numbers([*unsent, self._frame.take()]))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def end(self, reason: str) -> None:
-        """Closes the link after what was sent. Everything open gets its answer at once. Idempotent."""
+        """Closes the link after what was answered. Everything open gets its answer at once. Idempotent."""
+        if self._over:
+            return
+        never: set[int] = set()
         if self._link is not None:
+            if self.agreed:
+                never = self._say_bye(self._link)
             self._link.close()
-        self._finish(reason, [])
+        self._finish(reason, never)
 
-    def _finish(self, reason: str, unsent: Iterable[bytes]) -> None:
+    def _say_bye(self, link: Link) -> set[int]:
+        """The numbers of requests that were gathered and not sent yet: they stay here."""
+        frame = self._frame
+        gathered = wire.decode(frame.take())
+        for item in gathered:
+            if type(item) is not wire.Request:
+                frame.add(item)
+        frame.add(wire.Bye(self._last))
+        link.send(frame.take())
+        return {item.number for item in gathered if type(item) is wire.Request}
+
+    def _finish(self, reason: str, never: set[int]) -> None:
+        """`never`: the numbers of what surely was not sent."""
         if self._over:
             return
         self._over = True
         if self._timer is not None:
             self._timer.cancel()
-        never = wire.numbers([*unsent, self._frame.take()])
+        taken = math.inf if self._bye is None else self._bye
         asked, self._asked = self._asked, {}
         if asked:
             log.warning(
@@ -327,7 +351,7 @@ class Conversation:
                 extra=fields(node=self.node, reason=reason, unanswered=len(asked), unsent=len(never)),
             )
         for number, (message, _) in asked.items():
-            if number in never:
+            if number in never or number > taken:
                 _tell(message, Moved(f"node {self.node}: {reason}"))
             else:
                 _tell(message, Unavailable(f"node {self.node}: {reason} before the answer"))

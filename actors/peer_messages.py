@@ -85,8 +85,14 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", ta
     fields: dict[str, Any]
 
 
+class Bye(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=7):
+    """The last item of whoever ends the conversation: requests with higher numbers than `last` were not taken."""
+
+    last: int
+
+
 Reply = Value | Structure | Failure
-Item = Hello | Welcome | Refusal | Request | Reply
+Item = Hello | Welcome | Refusal | Request | Reply | Bye
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[list[Item]] = msgspec.msgpack.Decoder(list[Item])
