@@ -15,19 +15,14 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from perdure.logs import fields
-
-if TYPE_CHECKING:
-    from perdure.node import Node
+from perdure.node import ORPHANED_STATUS, Node
 
 log = logging.getLogger("perdure.supervisor")
 
-#: As `perdure.node.ORPHANED_STATUS`, which takes long to import.
-ORPHANED_STATUS = 69
 _PR_SET_PDEATHSIG = 1
 
 

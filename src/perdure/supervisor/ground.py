@@ -35,8 +35,9 @@ class Ground:
     could be opened proves that no other parent lives, and nodes of a former one lost their way to the store with it.
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock, nodes: int) -> None:
         self._url = url
+        self._nodes = nodes
         self._clock = clock
         self._store: StateStore | None = None
         self._folder: PrivateFolder | None = None
@@ -67,6 +68,7 @@ class Ground:
         if not await leader.acquire():
             raise StoreHeld(f"{self._url} is in use in this process already")
         self._leader = leader
+        leader.expect(self._nodes)
         self.leading = self._clock.spawn(leader.lead(), name="placement-leader")
         self._links = links.LinkServer(LOOPBACK, 0, security=Security(token=self._token), clock=self._clock)
         self._links.accept(PATH, self._gate.guard(accept_links(leader)))

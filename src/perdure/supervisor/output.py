@@ -32,15 +32,15 @@ def text_mark(number: int) -> Mark:
 
 
 def json_mark(number: int) -> Mark:
-    """A field `node` in each object. What is no JSON object (a traceback of the interpreter's, a user's print)
+    """A field `number` in each object: `node` is a node's id. What is no JSON object (a traceback of the interpreter's, a user's print)
     becomes one."""
-    head = b'{"node": %d, ' % number
+    head = b'{"number": %d, ' % number
 
     def mark(line: bytes) -> bytes:
         if line.startswith(b'{"') and line.endswith(b"}"):
             return head + line[1:]
         text = line.decode("utf-8", "replace")
-        return msgspec.json.encode({"node": number, "level": "INFO", "logger": "stderr", "event": text})
+        return msgspec.json.encode({"number": number, "level": "INFO", "logger": "stderr", "event": text})
 
     return mark
 

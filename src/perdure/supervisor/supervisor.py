@@ -113,7 +113,7 @@ class Supervisor:
         keepers: list[asyncio.Task[None]] = []
         try:
             if of_one_process(options.store):
-                self._ground = Ground(options.store, self._clock)
+                self._ground = Ground(options.store, self._clock, options.nodes)
                 await self._ground.start()
                 assert self._ground.leading is not None
                 self._ground.leading.add_done_callback(self._placement_ended)
