@@ -66,6 +66,7 @@ class Clustered:
             self._address,
             codec,
             security=self._options.security,
+            apps=self._app,
         )
         runtime.router.peers = peers
         self.client.on_table(lambda _, __: peers.table_changed())
@@ -75,6 +76,11 @@ class Clustered:
         table = self.client.table
         member = table.members.get(node) if table is not None else None
         return member.address if member is not None else None
+
+    def _app(self, node: str) -> str | None:
+        table = self.client.table
+        member = table.members.get(node) if table is not None else None
+        return f"{member.namespace}/{member.app_id}" if member is not None else None
 
     async def retire(self, *, within: float) -> None:
         if self._placement is None or self._runtime is None or self.client.table is None:
