@@ -164,6 +164,11 @@ class PlacementLeader:
         self.on_lead()
         return True
 
+    def expect(self, members: int) -> None:
+        """After `acquire`: so many nodes are about to join; see `PlacementService.expect`."""
+        if self._service is not None:
+            self._service.expect(members)
+
     async def lead(self) -> None:
         """After `acquire`: stores tables and proves the lease, until `stop`. `StoreError` when the store refuses."""
         try:

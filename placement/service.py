@@ -25,6 +25,9 @@ NONE = Fence(0, 0)
 #: Seconds after which it is forgotten that a node waits for the address of another.
 _DOUBLE_FORGOTTEN = 60.0
 
+#: See `PlacementService.expect`.
+EXPECTED_WITHIN = 3.0
+
 
 class StoreTable(msgspec.Struct, frozen=True):
     """Write this under the term; then call `stored`, or `refused` when the store knows a higher term. Until either,
@@ -125,6 +128,8 @@ class PlacementService:
         self._changed = False
         #: Until when the last table has to stand.
         self._quiet_until = -math.inf
+        #: See `expect`.
+        self._expected = 0
         self._ended = False
         #: Nothing that an earlier leader gave is in use if none has been, or all of its nodes are gone. `unread`:
         #: there is a stored table that cannot be read.
@@ -214,6 +219,7 @@ class PlacementService:
         seat.member = member
         self._back(seat, now)
         seat.deadline = math.inf if resident else now + self._options.silence
+        self._wait_for_expected(now)
         actions = self._propose(now)
         if self._table is not None and self._table.members.get(member.node) == member:
             actions.append(self._tell(seat, self._table, now))
@@ -222,6 +228,18 @@ class PlacementService:
     def _tell(self, seat: _Seat, table: Table, now: float) -> Send:
         seat.sent_at = now
         return Send(seat.member.node, TableUpdate(table))
+
+    def expect(self, members: int) -> None:
+        """So many are about to join: the first table waits until they have, so that nothing moves between them at
+        once; at most `EXPECTED_WITHIN` seconds from the first of them."""
+        self._expected = members
+
+    def _wait_for_expected(self, now: float) -> None:
+        if self._expected and self._table is None and self._writing is None:
+            if self._quiet_until == -math.inf:
+                self._quiet_until = now + EXPECTED_WITHIN
+            if len(self._seats) >= self._expected:
+                self._quiet_until = now
 
     def _back(self, seat: _Seat, now: float) -> None:
         """A member is there; it may have come over from the last leader, whose word it may believe for a while yet."""
