@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
+from perdure.actors.ids import plain
 from perdure.actors.methods import Method, methods_of, note_scope
 from perdure.actors.schedule import When
 from perdure.actors.state import ActorState
@@ -122,7 +123,7 @@ class Actor:
 
     @property
     def type(self) -> str:
-        return self.__reach().actor.type
+        return plain(self.__reach().actor.type)
 
     @property
     def state(self) -> ActorState:

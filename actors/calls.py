@@ -7,7 +7,7 @@ import contextvars
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from perdure.actors.ids import check_actor
+from perdure.actors.ids import check_actor, qualified
 from perdure.actors.router import Router
 from perdure.clock import Clock
 from perdure.errors import DeadlineExceeded, InvalidState
@@ -35,9 +35,10 @@ class Caller(Protocol):
 class RouterCaller:
     """Calls through one node's router."""
 
-    def __init__(self, router: Router, clock: Clock) -> None:
+    def __init__(self, router: Router, clock: Clock, namespace: str = "default") -> None:
         self._router = router
         self._clock = clock
+        self._namespace = namespace
 
     async def call_actor(
         self,
@@ -47,7 +48,9 @@ class RouterCaller:
         *,
         timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - see Caller
     ) -> Payload:
-        return await call(self._router, self._clock, actor, method, payload, timeout=timeout)
+        check_actor(actor)
+        target = ActorId(qualified(self._namespace, actor.type), actor.id)
+        return await call(self._router, self._clock, target, method, payload, timeout=timeout)
 
 
 class RunningTurn(NamedTuple):
@@ -79,7 +82,7 @@ async def call(
     lost before the answer. `DeadlineExceeded`: no answer in time; the call may still be executed. Cancelling ends
     only the wait.
     """
-    _check_self_call(check_actor(actor), method)
+    _check_self_call(actor, method)
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     settle = partial(_settle, future)
     late = DeadlineExceeded(

@@ -22,6 +22,19 @@ def is_reserved(actor_type: str) -> bool:
     return actor_type.startswith(RESERVED)
 
 
+def qualified(namespace: str, actor_type: str) -> str:
+    """An actor type as placement and the store know it: user types of a namespace other than `default` begin with it,
+    so that those of two namespaces are never the same. No name of a user contains the '/'."""
+    if namespace == "default" or is_reserved(actor_type):
+        return actor_type
+    return f"{namespace}/{actor_type}"
+
+
+def plain(actor_type: str) -> str:
+    """The name by which user code knows the type."""
+    return actor_type.rpartition("/")[2]
+
+
 def check_actor(actor: ActorId) -> ActorId:
     """`InvalidInput` for a type, `InvalidId` for an id that cannot be one."""
     check_type(actor.type)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from perdure.actors.activation import Activation
 from perdure.actors.actor import Actor, actor_methods, actor_type
 from perdure.actors.calls import Caller
-from perdure.actors.ids import check_user_type
+from perdure.actors.ids import check_user_type, qualified
 from perdure.actors.messages import Message
 from perdure.actors.user_behaviour import UserBehaviour
 from perdure.errors import ConfigurationError
@@ -29,10 +29,11 @@ class UserActorType:
         *,
         name: str | None = None,
         idle_timeout: float = IDLE_TIMEOUT,
+        namespace: str = "default",
     ) -> None:
         if not (isinstance(cls, type) and issubclass(cls, Actor)):
             raise ConfigurationError(f"an actor type is a class derived from perdure.Actor, not {cls!r}")
-        self.name = check_user_type(name or actor_type(cls))
+        self.name = qualified(namespace, check_user_type(name or actor_type(cls)))
         self.idle_timeout = idle_timeout
         self.cls = cls
         self.caller = caller

@@ -17,7 +17,7 @@ import msgspec
 
 from perdure.actors.actor import Actor, actor_type
 from perdure.actors.calls import CALL_TIMEOUT
-from perdure.actors.ids import is_reserved
+from perdure.actors.ids import is_reserved, plain, qualified
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
@@ -143,7 +143,9 @@ class Node:
                 node=self.node_id,
                 registry=self.registry,
                 address=address,
-                actor_types=tuple(spec.name or actor_type(spec.cls) for spec in self.actor_specs),
+                actor_types=tuple(
+                    qualified(self.namespace, spec.name or actor_type(spec.cls)) for spec in self.actor_specs
+                ),
                 weight=self.options.cluster.weight,
                 http=self._told_url(address),
             )
@@ -308,10 +310,12 @@ class Node:
     ) -> Payload:
         """Calls a user actor: JSON in, JSON out. `NotRegistered` for an unknown type, and see
         `perdure.actors.calls.call`."""
-        if is_reserved(actor.type) or actor.type not in self.runtime.host.types:
-            known = (
-                ", ".join(sorted(name for name in self.runtime.host.types if not is_reserved(name))) or "none"
-            )
+        kind = qualified(self.namespace, actor.type)
+        table = self.runtime.placement.table
+        hosted = table.owners.keys() if table is not None else self.runtime.host.types.keys()
+        if is_reserved(kind) or kind not in hosted:
+            mine = sorted(plain(name) for name in hosted if name == qualified(self.namespace, plain(name)))
+            known = ", ".join(name for name in mine if not is_reserved(name)) or "none"
             raise NotRegistered(f"no actor type {actor.type!r} is registered; registered are: {known}")
         return await self.runtime.caller.call_actor(actor, method, payload, timeout=timeout)
 
@@ -382,8 +386,8 @@ class Node:
             "address": runtime.placement.member.address,
             "workflows": sorted(self.registry.workflows),
             "activities": sorted(self.registry.activities),
-            "actor_types": sorted(runtime.host.types),
-            "activations": self._activations(),
+            "actor_types": sorted(map(plain, runtime.host.types)),
+            "activations": {plain(name): count for name, count in self._activations().items()},
             "partitions": {"total": runtime.host.partitions, "owned": len(runtime.host.owned)},
             "placement": {"term": table.term, "epoch": table.epoch} if table else None,
             "commits_pending": runtime.committer.pending,
@@ -420,7 +424,10 @@ class NodeActors:
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100
     ) -> Page[tuple[str, bytes]]:
-        return await self._node.store.keys(actor, prefix, start, limit)
+        return await self._node.store.keys(self._stored(actor), prefix, start, limit)
 
     async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
-        return await self._node.store.reminders(actor)
+        return await self._node.store.reminders(self._stored(actor))
+
+    def _stored(self, actor: ActorId) -> ActorId:
+        return ActorId(qualified(self._node.namespace, actor.type), actor.id)

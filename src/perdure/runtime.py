@@ -86,10 +86,12 @@ class Runtime:
         #: What nodes ask each other.
         self.questions = NodeQuestions(self.router, clock)
         #: Calls user actors from here.
-        self.caller = RouterCaller(self.router, clock)
+        self.caller = RouterCaller(self.router, clock, namespace)
         for spec in actors:
             self.host.register(
-                UserActorType(spec.cls, self.caller, name=spec.name, idle_timeout=spec.idle_timeout)
+                UserActorType(
+                    spec.cls, self.caller, name=spec.name, idle_timeout=spec.idle_timeout, namespace=namespace
+                )
             )
         self.engine = WorkflowEngine(
             app_id=app_id,
