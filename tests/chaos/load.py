@@ -158,6 +158,7 @@ class Load:
         if status == 200:
             self.counted[name] += number
         elif status in (0, 500, 503, 504):
+            # (A method that fails by its own fault is 500 too; then nothing is counted, and the run is worth nothing.)
             self.uncertain[name] += number
         elif status != -1:
             raise AssertionError(f"counter {name}: {status} {answer}")

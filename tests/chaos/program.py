@@ -85,12 +85,12 @@ class Counter(Actor):
     """Counts what it was told to, and, by a reminder, once more for each of these."""
 
     async def add(self, number: int) -> int:
-        count: int = (await self.state.get("count", 0)) + number
+        count: int = (await self.state.get("count", int, default=0)) + number
         self.state.set("count", count)
         return count
 
     async def value(self) -> int:
-        count: int = await self.state.get("count", 0)
+        count: int = await self.state.get("count", int, default=0)
         return count
 
 
