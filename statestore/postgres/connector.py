@@ -12,35 +12,25 @@ import asyncpg
 
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.logs import fields
-from perdure.statestore.postgres.errors import mapped, usable_after
 from perdure.statestore.postgres.lineage import Lineage, Server
 from perdure.statestore.postgres.options import Options
 
 if TYPE_CHECKING:
-    from asyncpg.prepared_stmt import PreparedStatement
-
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
 logger = logging.getLogger("perdure.statestore")
 
 #: The oldest release of PostgreSQL, as `server_version_num`.
 OLDEST = 130000
-#: What makes every statement's plan the one that it was written for, whatever the statistics of a new or growing table
-#: say: a sequential scan that was right for ten rows would stay in a prepared statement when there are a million.
-_PLANS = (
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("jit", "off"),
-)
+#: Seconds that a connection in doubt has to cancel what the server does for it, before it is cut off.
+FAREWELL = 2.0
 
 _SERVER = """
 SELECT pg_backend_pid() AS pid, pg_is_in_recovery() AS standby,
     current_setting('transaction_read_only') = 'on' AS read_only,
     current_setting('server_version_num')::integer AS release, current_setting('server_encoding') AS encoding,
     current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
-    pg_postmaster_start_time()::text AS started,
+    extract(epoch FROM pg_postmaster_start_time())::text AS started,
     CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint END AS position,
     CASE WHEN NOT pg_is_in_recovery() THEN
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END AS timeline,
@@ -64,6 +54,8 @@ class Connector:
         self._broke = False
         self._warned = False
         self._system = _SYSTEM
+        self._closed = False
+        self._farewells: set[asyncio.Task[None]] = set()
         # One after the other: the order in which servers are looked at is the order in which they are admitted.
         self._admitting = asyncio.Lock()
 
@@ -74,9 +66,14 @@ class Connector:
         """A connection is gone, and nobody here had closed it."""
         self._broke = True
 
-    async def connect(self) -> Connection:
-        """A connection that may be used. Raises what asyncpg raises, and `StoreUnavailable` for a server that cannot
-        be used now."""
+    def knows(self, started: str, timeline: int) -> bool:
+        """Whether this is the server that was admitted last."""
+        known = self._lineage.known
+        return known is not None and (known.started, known.timeline) == (started, timeline)
+
+    async def connect(self) -> tuple[Connection, int]:
+        """A connection that may be used, and its generation. Raises what asyncpg raises, and `StoreUnavailable` for a
+        server that cannot be used now."""
         if not self._probed:
             connection = await self._open(self.options.dsn, cached=False)
             try:
@@ -85,20 +82,33 @@ class Connector:
                 self._probed = True
             finally:
                 connection.terminate()
-        connection = await self._open(self.options.dsn, cached=not self.pooled)
-        return await self._admitted(connection, pooled=self.pooled)
+        return await self._admitted(await self._open(self.options.dsn, cached=not self.pooled), self.pooled)
 
-    async def connect_directly(self) -> Connection:
-        """A connection to the server itself. `ConfigurationError` where a pooler stands between."""
-        connection = await self._open(self.options.direct, cached=True)
-        return await self._admitted(connection, pooled=False)
+    async def connect_directly(self) -> tuple[Connection, int]:
+        """As `connect`, but a connection whose session stays the same. `ConfigurationError` where a pooler stands between."""
+        return await self._admitted(await self._open(self.options.direct, cached=True), False)
 
     async def look(self, connection: Connection) -> None:
         """Looks again at who answers. For connections through a pooler, which may be led to another server."""
         async with self._admitting:
             self._admit(await self._look(connection))
 
+    def part(self, connection: Connection) -> None:
+        """Lets go of a connection in doubt: what the server still does for it is cancelled, if the server can be told.
+        A backend that waits for a lock or for a replica would wait on, and each new try would add another one."""
+        if not connection.is_closed():
+            task = asyncio.get_running_loop().create_task(_farewell(connection), name="perdure-farewell")
+            self._farewells.add(task)
+            task.add_done_callback(self._farewells.discard)
+
+    async def close(self) -> None:
+        """Opens no connection from now on, and waits for those in doubt."""
+        self._closed = True
+        await asyncio.gather(*self._farewells)
+
     async def _open(self, dsn: str, *, cached: bool) -> Connection:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
         return await asyncpg.connect(
             dsn,
             timeout=self.options.timeout,
@@ -108,27 +118,47 @@ class Connector:
             server_settings={"application_name": f"perdure {self.options.schema}"},
         )
 
-    async def _admitted(self, connection: Connection, *, pooled: bool) -> Connection:
+    async def _admitted(self, connection: Connection, pooled: bool) -> tuple[Connection, int]:
         try:
             async with self._admitting:
                 row = await self._look(connection)
-                if not pooled and row["pid"] != connection.get_server_pid():
+                if not pooled and self.options.pooler != "none" and row["pid"] != connection.get_server_pid():
                     raise ConfigurationError(
-                        f"{self.options.where} is a pooler, by which a session may move from one connection of the"
-                        " server to another; name the server itself with direct=…, or the pooler's kind with"
-                        " pooler=transaction"
+                        f"{self.options.where} is a pooler, and leases need a session of the server's own: name the server"
+                        " itself with direct=postgresql://…; or say pooler=none if the pooler gives each connection one"
                     )
                 self._admit(row)
+                generation = self.generation
             if not pooled:
-                settings = [*_PLANS]
-                if self.options.synchronous_commit is not None:
-                    settings.append(("synchronous_commit", self.options.synchronous_commit))
-                calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings)
-                await connection.fetch(f"SELECT {calls}")
+                await connection.fetch(self._settings())
+            if self._closed:
+                raise StoreUnavailable("the store is closed")
         except BaseException:
             connection.terminate()
             raise
-        return connection
+        return connection, generation
+
+    def _settings(self) -> str:
+        """Sets what a session keeps. The first five make every statement's plan the one that it was written for,
+        whatever the statistics of a new or growing table say: a sequential scan that was right for ten rows would stay
+        in a prepared statement when there are a million."""
+        limit = f"{self.options.timeout * 1000:.0f}"
+        settings = {
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
+            "jit": "off",
+            "lock_timeout": limit,
+            # The server's end of connections whose other end is gone without a word.
+            "tcp_keepalives_idle": "30",
+            "tcp_keepalives_interval": "10",
+            "tcp_keepalives_count": "3",
+        }
+        if self.options.synchronous_commit is not None:
+            settings["synchronous_commit"] = self.options.synchronous_commit
+        calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+        return f"SELECT {calls}"
 
     async def _look(self, connection: Connection) -> asyncpg.Record:
         try:
@@ -175,65 +205,7 @@ class Connector:
         return fields(store=self.options.where)
 
 
-class Channel:
-    """One connection at a time: opened when it is needed, and again after it was lost. Used by one at a time."""
-
-    def __init__(self, connector: Connector, *, watch: bool = False) -> None:
-        self._connector = connector
-        self._connection: Connection | None = None
-        self._generation = 0
-        self._prepared: dict[str, PreparedStatement[asyncpg.Record]] = {}
-        self._watch = watch
-        #: The server's last warning during the last request, if `watch`.
-        self.warning: str | None = None
-
-    async def fetch(self, sql: str, *arguments: object, timeout: float | None = None) -> list[Any]:
-        """The rows of a statement that is a transaction of its own. Raises the store's errors. After one that leaves
-        the connection in doubt, the connection is thrown away: what the server still does with it is done unseen."""
-        try:
-            connection = await self._ready()
-            self.warning = None
-            if self._connector.pooled:
-                return await connection.fetch(sql, *arguments, timeout=timeout)
-            prepared = self._prepared.get(sql)
-            if prepared is None:
-                prepared = self._prepared[sql] = await connection.prepare(sql, timeout=timeout)
-            return await prepared.fetch(*arguments, timeout=timeout)
-        except BaseException as error:
-            if not usable_after(error):
-                if isinstance(error, Exception):
-                    self._connector.broke()
-                self.discard()
-            if isinstance(error, Exception):
-                raise mapped(error) from error
-            raise
-
-    async def _ready(self) -> Connection:
-        connection = self._connection
-        if connection is not None:
-            if not connection.is_closed() and self._generation == self._connector.generation:
-                return connection
-            if connection.is_closed():
-                self._connector.broke()
-            self.discard()
-        connection = self._connection = await self._connector.connect()
-        self._generation = self._connector.generation
-        self._prepared.clear()
-        if self._watch:
-            connection.add_log_listener(self._logged)
-        return connection
-
-    def _logged(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
-        if getattr(message, "severity_en", None) == "WARNING":
-            self.warning = str(message)
-
-    def discard(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):
-                await connection.close(timeout=1)
+async def _farewell(connection: Connection) -> None:
+    # Waits until the driver's request to cancel has been answered; cuts the connection off if it is not in time.
+    with contextlib.suppress(Exception):
+        await connection.close(timeout=FAREWELL)

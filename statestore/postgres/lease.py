@@ -30,6 +30,7 @@ class PostgresLease:
         self._key = lock_key(store.options.schema, f"lease {name}")
         self._table = f"{store.options.schema}.leases"
         self._connection: Connection | None = None
+        self._generation = 0
         self._term: int | None = None
         #: Writes under the term, and those of them that were answered.
         self._writes = 0
@@ -55,7 +56,8 @@ class PostgresLease:
         connection = self._connection
         if connection is None or connection.is_closed():
             self._lose()
-            connection = self._connection = await self._store.connector.connect_directly()
+            connection, self._generation = await self._store.connector.connect_directly()
+            self._connection = connection
             await connection.execute(_LIVELY)
         if self._term is None:
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key):
@@ -96,7 +98,7 @@ class PostgresLease:
             found = await self._ask(
                 f"SELECT 1 FROM {self._table} WHERE name = $1 AND term = $2 AND writes >= $3",
                 self._answered,
-                timeout=RENEW,
+                seconds=RENEW,
             )
             if found is None:
                 self._lose()
@@ -120,18 +122,23 @@ class PostgresLease:
         async with self._busy:
             self._lose()
 
-    async def _ask(self, sql: str, *arguments: object, timeout: float | None = None) -> object:
+    async def _ask(self, sql: str, *arguments: object, seconds: float | None = None) -> object:
         """One statement under the term, in the session that has the lock: an answer proves that it has it."""
         if self._term is None or self._connection is None:
             raise self._not_held("it was not acquired, or is lost")
         try:
-            return await self._connection.fetchval(sql, self._name, self._term, *arguments, timeout=timeout)
+            async with asyncio.timeout(seconds):
+                found: object = await self._connection.fetchval(sql, self._name, self._term, *arguments)
         except BaseException as error:
             # The session may be gone, and the lock another's.
             self._lose()
             if isinstance(error, Exception):
                 raise self._not_held(f"its session is lost: {mapped(error)}") from error
             raise
+        if self._generation != self._store.connector.generation:
+            self._lose()
+            raise self._not_held("another server answers now")
+        return found
 
     def _lose(self) -> None:
         """Ends the session. What the server may still do for it, it does before the lock is another's, or under a
@@ -139,7 +146,7 @@ class PostgresLease:
         self._term = None
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.terminate()
+            self._store.connector.part(connection)
 
     def _not_held(self, why: str) -> StoreError:
         return StoreError(f"the lease {self._name!r} is not held: {why}")

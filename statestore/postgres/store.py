@@ -34,7 +34,8 @@ from perdure.statestore.contract import (
 )
 from perdure.statestore.postgres import reads
 from perdure.statestore.postgres.batch import ARGUMENTS, call, unstorable
-from perdure.statestore.postgres.connector import Channel, Connector
+from perdure.statestore.postgres.channel import Channel
+from perdure.statestore.postgres.connector import Connector
 from perdure.statestore.postgres.errors import at_first, mapped
 from perdure.statestore.postgres.ids import storable, type_number
 from perdure.statestore.postgres.lease import PostgresLease
@@ -71,9 +72,11 @@ class PostgresStore:
         self.options = options
         self.now = now
         self.connector = Connector(options)
+        self.connector.on_rollback(self._rolled_back)
         self._partitions = partitions
         self._settings: Settings | None = None
         self._opening = asyncio.Lock()
+        self._opened = False
         self._closed = False
         self._writer = Channel(self.connector, watch=True)
         self._writing = asyncio.Lock()
@@ -142,7 +145,7 @@ class PostgresStore:
             _fail(waiting, StoreUnavailable(f"the load was given up: {error!r}"))
             raise
         else:
-            for (actor, future), snapshot in zip(waiting, found, strict=True):
+            for (_, future), snapshot in zip(waiting, found, strict=True):
                 if not future.done():
                     future.set_result(snapshot)
 
@@ -365,8 +368,15 @@ class PostgresStore:
         async with self._writing:
             pass
         await asyncio.gather(
-            *(lease.close() for lease in self._leases), *(channel.close() for channel in self._channels)
+            *(lease.close() for lease in self._leases),
+            *(channel.close() for channel in self._channels),
+            self.connector.close(),
         )
+
+    def _rolled_back(self, _: str) -> None:
+        # The server may have lost the schema as well. What was fixed at first use stays fixed.
+        if self._settings is not None:
+            self._partitions, self._settings = self._settings.partitions, None
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -377,22 +387,25 @@ class PostgresStore:
         if self._settings is not None:
             return self._settings
         async with self._opening:
-            if self._settings is None:
-                self._settings = await self._prepare()
+            settings = self._settings
+            if settings is None:
+                settings = self._settings = await self._prepare()
+                self._opened = True
+            if self._sweeper is None and not self._closed:
                 self._sweeper = Sweeper(self._sweep)
-        return self._settings
+        return settings
 
     async def _prepare(self) -> Settings:
         try:
             async with asyncio.timeout(self.options.timeout * 4):
-                connection = await self.connector.connect()
+                connection, _ = await self.connector.connect()
                 try:
                     return await prepare(connection, self.options, self._partitions)
                 finally:
                     with contextlib.suppress(Exception):
                         await connection.close(timeout=1)
         except Exception as error:
-            raise at_first(error) from error
+            raise (mapped(error) if self._opened else at_first(error)) from error
 
     async def _read(self, name: str, *arguments: object) -> list[Any]:
         """The rows of one of the statements, by any free connection."""
@@ -448,20 +461,9 @@ _STATEMENTS = {
     "types": reads.TYPES,
     "lease": reads.LEASE,
     "commit": f"SELECT at, kind, version, term, epoch FROM perdure.commit_1({ARGUMENTS})",
-    # A type that is there already is only read: its row has a lock of nobody.
-    "put_types": """
-        WITH new AS (
-            INSERT INTO perdure.types (type, name)
-            SELECT u.type, u.name FROM unnest($1::bigint[], $2::text[]) u(type, name)
-            WHERE NOT EXISTS (SELECT 1 FROM perdure.types t WHERE t.name = u.name)
-            ORDER BY u.type ON CONFLICT DO NOTHING RETURNING type, name
-        )
-        SELECT type, name FROM new UNION SELECT t.type, t.name FROM perdure.types t WHERE t.name = ANY ($2)""",
+    "put_types": "SELECT type, name FROM perdure.types_1($1, $2)",
     "take": "SELECT at, taken, released, term, epoch FROM perdure.take_1($1, $2, $3, $4)",
     "release": "SELECT perdure.release_1($1, $2, $3, $4)",
     "sweep": "SELECT perdure.sweep_1($1)",
-    # Writes something.
-    "health": """
-        INSERT INTO perdure.settings AS s (name, value) VALUES ('checks', 1)
-        ON CONFLICT (name) DO UPDATE SET value = s.value + 1 RETURNING value""",
+    "health": "SELECT perdure.check_1()",
 }

@@ -39,8 +39,10 @@ class Sweeper:
         while True:
             self._wanted.clear()
             try:
-                while await self._sweep(ROWS):
+                more = await self._sweep(ROWS)
+                if more:
                     await asyncio.sleep(PAUSE)
+                    continue
             except PerdureError as error:
                 # The next commits will say the same to those who can act on it.
                 logger.warning("housekeeping failed", extra=fields(reason=str(error)))

@@ -52,10 +52,16 @@ class PostgresServer:
         self.port = port
         self._process: subprocess.Popen[bytes] | None = None
 
-    def url(self, *, user: str = USER, database: str = DATABASE, **options: object) -> str:
-        """The store's URL, with these options."""
+    def url(
+        self, *, user: str = USER, database: str = DATABASE, address: str | None = None, **options: object
+    ) -> str:
+        """The store's URL, with these options. `address`: of a proxy or pooler before the server."""
         query = f"?{urlencode(options)}" if options else ""
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}{query}"
+        return f"postgresql://{user}@{address or self.address}/{database}{query}"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -124,8 +130,9 @@ class PostgresServer:
 
     def sql(self, text: str, *, database: str = DATABASE) -> str:
         """What `psql` prints for some SQL, without decoration."""
-        address = f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
-        return self._run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text, address).strip()
+        return self._run(
+            "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database=database)
+        ).strip()
 
     def configure(self, **settings: str) -> None:
         """Adds settings, for the next start."""
@@ -179,7 +186,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
             server.start()
             yield server
         finally:
-            server.stop()
+            server.kill()  # Nobody wants what it would write in an ordered stop.
 
 
 @contextlib.contextmanager
@@ -195,7 +202,62 @@ def replica(primary: PostgresServer, **settings: str) -> Iterator[PostgresServer
             server.start()
             yield server
         finally:
-            server.stop()
+            server.kill()  # Nobody wants what it would write in an ordered stop.
+
+
+@contextlib.contextmanager
+def pooler(server: PostgresServer, *, connections: int = 3) -> Iterator[str]:
+    """The address of a pgbouncer before a server, in transaction mode: with so few connections to it that whoever asks
+    twice gets different ones."""
+    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    assert Path(program).exists(), "pgbouncer is not installed (Debian: apt install pgbouncer)"
+    port = _free_port()
+    with _folder() as folder:
+        (folder / "users").write_text(f'"{USER}" ""\n')
+        (folder / "pgbouncer.ini").write_text(
+            f"""
+            [databases]
+            * = host=127.0.0.1 port={server.port}
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {port}
+            unix_socket_dir =
+            auth_type = trust
+            auth_file = {folder}/users
+            pool_mode = transaction
+            default_pool_size = {connections}
+            max_client_conn = 200
+            server_round_robin = 1
+            server_login_retry = 1
+            """.replace("            ", "")
+        )
+        _own(folder)
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [*_as_user("--pdeathsig", "KILL"), program, str(folder / "pgbouncer.ini")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            _wait_for_port(port, process, folder / "log")
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"pgbouncer did not start:\n{log.read_text()}") from None
+            time.sleep(0.01)
+        else:
+            return
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""PostgreSQL keeps the contract, and what is its own."""
+"""PostgreSQL keeps the contract, directly and through a pooler."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ import pytest_asyncio
 
 from perdure.statestore import StateStore, open_store
 from perdure.testing.store_contract import PARTITIONS, StoreContract
-from tests.servers.postgres import PostgresServer, postgres_server
+from tests.servers.postgres import PostgresServer, pooler, postgres_server
 
 _schemas = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
+    # Nothing crashes here, so nothing has to be on disk.
+    with postgres_server(fsync="off") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def address(server: PostgresServer) -> Iterator[str]:
+    with pooler(server) as address:
+        yield address
 
 
 class PostgresHarness:
     durable = True
 
-    def __init__(self, server: PostgresServer) -> None:
-        self.url = server.url(schema=f"s{next(_schemas)}")
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.store: StateStore | None = None
 
     async def open(self) -> StateStore:
@@ -41,9 +48,18 @@ class PostgresHarness:
             await self.store.close()
 
 
-class TestPostgres(StoreContract):
+class TestDirectly(StoreContract):
     @pytest_asyncio.fixture
     async def harness(self, server: PostgresServer) -> AsyncIterator[PostgresHarness]:
-        harness = PostgresHarness(server)
+        harness = PostgresHarness(server.url(schema=f"s{next(_schemas)}"))
+        yield harness
+        await harness.close()
+
+
+class TestThroughAPooler(StoreContract):
+    @pytest_asyncio.fixture
+    async def harness(self, server: PostgresServer, address: str) -> AsyncIterator[PostgresHarness]:
+        schema = f"s{next(_schemas)}"
+        harness = PostgresHarness(server.url(address=address, schema=schema, direct=server.url()))
         yield harness
         await harness.close()

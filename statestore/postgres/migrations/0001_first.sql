@@ -352,6 +352,41 @@ BEGIN
 END
 $$;
 
+-- Numbers and names of those types, each there from now on, unless another name has its number.
+CREATE FUNCTION perdure.types_1(numbers bigint[], names text[]) RETURNS TABLE (type bigint, name text)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF (SELECT count(*) FROM perdure.types t WHERE t.name = ANY (names)) < cardinality(names) THEN
+        INSERT INTO perdure.types (type, name)
+        SELECT numbers[n], names[n] FROM generate_series(1, cardinality(names)) g(n) ORDER BY numbers[n]
+        ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN QUERY SELECT t.type, t.name FROM perdure.types t WHERE t.name = ANY (names);
+END
+$$;
+
+-- Writes something.
+CREATE FUNCTION perdure.check_1() RETURNS void LANGUAGE sql AS $$
+    INSERT INTO perdure.settings AS s (name, value) VALUES ('checks', 1)
+    ON CONFLICT (name) DO UPDATE SET value = s.value + 1
+$$;
+
+-- Who answers; for requests through a pooler. What sessions of our own have set once is set for one transaction here.
+CREATE FUNCTION perdure.server_1(OUT started text, OUT timeline bigint)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
+        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+        set_config('jit', 'off', true);
+    started := extract(epoch FROM pg_postmaster_start_time())::text;
+    timeline := CASE WHEN pg_is_in_recovery() THEN 0
+        ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END;
+END
+$$;
+
 -- Marks partitions, ordered, as given back in good order, where the fence is this one.
 CREATE FUNCTION perdure.release_1(f_type bigint[], f_partition integer[], its_term bigint, its_epoch bigint)
 RETURNS integer
