@@ -33,24 +33,30 @@ local function place(key)
   return '0' .. key
 end
 
+-- A former primary reads what it had: only what it may write to answers. Nothing is deleted.
+local function answer(reply)
+  redis.call('HDEL', KEYS[2], '\255')
+  return reply
+end
+
 local head = redis.call('HMGET', actor, '\255version', '\255sorted')
 local stored, is_sorted = head[1], head[2]
 if stored == ARGV[5] then
-  return 1
+  return answer(1)
 end
 local changes = false
 if ARGV[3] ~= '' then
   changes = cmsgpack.unpack(ARGV[3])
   if changes[1] == 2 and not stored then
-    return 1
+    return answer(1)
   end
 end
 local fence = redis.call('HGET', KEYS[2], 'fence')
 if fence ~= ARGV[1] then
-  return {2, fence}
+  return answer({2, fence})
 end
 if (stored or '') ~= ARGV[2] then
-  return {3, stored}
+  return answer({3, stored})
 end
 
 local puts = (#ARGV - 5) / 2

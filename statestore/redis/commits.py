@@ -11,19 +11,16 @@ import msgspec
 from perdure.errors import StoreUnavailable
 from perdure.statestore.contract import (
     COMMITTED,
-    ActorId,
     Commit,
     CommitResult,
     Conflict,
-    Fence,
     Fenced,
-    InstanceRow,
     Rejected,
 )
-from perdure.statestore.redis import errors, scripts
+from perdure.statestore.redis import errors, records, scripts
 from perdure.statestore.redis.layout import VERSION, Layout
 from perdure.statestore.redis.link import Error, Reply, packed
-from perdure.statestore.redis.order import END, escaped, newest_place, place_newest, time_place
+from perdure.statestore.redis.order import END, escaped, newest_place
 
 #: What Redis takes as one value at most, unless it is set up otherwise.
 MOST_BYTES = 512 * 1024 * 1024
@@ -59,35 +56,12 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class StoredRow(msgspec.Struct, frozen=True, array_like=True):
-    """An index row in Redis, but for its time. commit.lua and scan.lua read the first fields, by their order."""
-
-    status: str
-    name: str
-    updated: int
-    details: bytes
-
-
 class Refused(Exception):
     """This commit cannot be stored."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_row = msgspec.msgpack.Decoder(StoredRow).decode
 SHA = scripts.COMMIT.sha
-
-
-def fence_text(fence: Fence) -> str:
-    return f"{fence[0]}.{fence[1]}"
-
-
-def fence_of(text: bytes) -> Fence:
-    term, _, epoch = text.partition(b".")
-    return Fence(int(term), int(epoch))
-
-
-def encode_row(row: InstanceRow) -> bytes:
-    return newest_place(row.created) + _encode(StoredRow(row.status, row.name, row.updated, row.details))
 
 
 def by_time(place: bytes) -> bytes:
@@ -100,12 +74,6 @@ def by_status(status: str, place: bytes) -> bytes:
     return status.encode() + b"\0" + place
 
 
-def decode_row(actor: ActorId, stored: bytes) -> InstanceRow:
-    """`msgspec.DecodeError` for what is no row."""
-    row = _decode_row(stored[8:])
-    return InstanceRow(actor, row.name, row.status, place_newest(stored[:8]), row.updated, row.details)
-
-
 def pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
     """The slot and the command. `Refused` for a commit that cannot be stored."""
     try:
@@ -115,7 +83,7 @@ def pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
 
 
 def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
-    actor, put, fence = commit.actor, commit.put, commit.fence
+    actor, put = commit.actor, commit.put
     names = layout.names(actor.type, commit.partition)
     id = actor.id.encode()
     words: tuple[str | bytes | int, ...] = (
@@ -146,7 +114,7 @@ def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
             )  # fmt: skip
     data = packed(
         *words,
-        f"{fence[0]}.{fence[1]}",
+        records.fence_text(commit.fence),
         commit.expected or b"",
         changes,
         VERSION,
@@ -173,7 +141,11 @@ def _changes(commit: Commit) -> Changes:
         if not one.status or "\0" in one.status:
             raise Refused(f"{one.status!r} is not a status: a short word is")
         place, id = newest_place(one.created), one.actor.id.encode()
-        row = (_raw(encode_row(one)), _raw(by_time(place) + id), _raw(by_status(one.status, place) + id))
+        row = (
+            _raw(records.encode_row(one)),
+            _raw(by_time(place) + id),
+            _raw(by_status(one.status, place) + id),
+        )
     elif commit.delete_row:
         row = False
     return Changes(
@@ -184,9 +156,7 @@ def _changes(commit: Commit) -> Changes:
         commit.clear_reminders,
         list(commit.delete_reminders),
         # Of one name the last counts.
-        list(
-            {one.name: (one.name, _raw(time_place(one.due) + one.data)) for one in commit.reminders}.values()
-        ),
+        list({one.name: (one.name, _raw(records.encode_reminder(one))) for one in commit.reminders}.values()),
         commit.actor.id,
         _raw(escaped(commit.actor.id) + END),
     )
@@ -203,5 +173,5 @@ def result(reply: Reply) -> CommitResult:
         return Rejected(f"Redis: {message}")
     kind, stored = reply
     if kind == 2:
-        return Fenced(None if stored is None else fence_of(stored))
+        return Fenced(None if stored is None else records.fence(stored))
     return Conflict(stored)

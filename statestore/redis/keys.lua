@@ -6,6 +6,12 @@
 
 local SLICE = 2000
 
+-- Nothing; but a former primary may not, and is not to answer. Whatever else keeps a server from writing is no reason.
+local primary = redis.pcall('HDEL', KEYS[1], '\255')
+if type(primary) == 'table' and string.find(primary.err, 'READONLY', 1, true) then
+  return primary
+end
+
 if not redis.call('HGET', KEYS[1], '\255sorted') then
   return {0, redis.call('HGETALL', KEYS[1])}
 end

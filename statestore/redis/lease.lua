@@ -16,12 +16,17 @@ local term, holder, last, released = record[1] or '0', record[2], tonumber(recor
 local held = redis.call('GET', KEYS[2])
 local mine = holder == token
 
-if mine and number <= last then
+local function refused()
+  redis.call('HDEL', KEYS[1], '\255') -- Nothing; but a former primary may not, and is not to answer.
   return {0, held or ''}
+end
+
+if mine and number <= last then
+  return refused()
 end
 if ARGV[1] == 'acquire' then
   if not mine and holder and released == '0' and held and held ~= ARGV[6] then
-    return {0, held}
+    return refused()
   end
   local next_term = string.format('%.0f', math.max(tonumber(term) + 1, tonumber(ARGV[4])))
   redis.call('SET', KEYS[2], token .. ' ' .. ARGV[3], 'PX', ARGV[5])
@@ -29,7 +34,7 @@ if ARGV[1] == 'acquire' then
   return {1, next_term}
 end
 if not mine or released ~= '0' then
-  return {0, held or ''}
+  return refused()
 end
 if ARGV[1] == 'release' then
   redis.call('HSET', KEYS[1], 'released', '1', 'number', ARGV[3])
@@ -37,7 +42,7 @@ if ARGV[1] == 'release' then
   return {1, term}
 end
 if term ~= ARGV[4] then
-  return {0, held or ''}
+  return refused()
 end
 if ARGV[1] == 'write' then
   redis.call('SET', KEYS[2], token .. ' ' .. ARGV[3], 'PX', ARGV[5])
@@ -46,7 +51,7 @@ if ARGV[1] == 'write' then
 end
 -- A store that lost a write of this holder: its number is older.
 if last < tonumber(ARGV[6]) then
-  return {0, held or ''}
+  return refused()
 end
 redis.call('SET', KEYS[2], token .. ' ' .. ARGV[3], 'PX', ARGV[5])
 return {1, term}

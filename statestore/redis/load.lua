@@ -6,8 +6,14 @@
 
 local SLICE = 2000
 
+-- Nothing; but a former primary may not, and is not to answer. Whatever else keeps a server from writing is no reason.
+local primary = redis.pcall('HDEL', KEYS[1], '\255')
+if type(primary) == 'table' and string.find(primary.err, 'READONLY', 1, true) then
+  return primary
+end
+
 local head = redis.call('HMGET', KEYS[1], '\255version', '\255sorted')
-if not head[1] then
+if not head[1] and redis.call('EXISTS', KEYS[1]) == 0 then
   return false
 end
 local owes = redis.call('ZSCORE', KEYS[3], ARGV[1]) and 1 or 0

@@ -1,7 +1,7 @@
 -- Index rows of one partition that meet conditions which no index answers: a bounded number is looked at.
 --
 -- KEYS: instances, rows
--- ARGV: low, high, entries to look at, length of what stands before an id in a member, id prefix, name ('' any)
+-- ARGV: low, high, entries to look at, length of what stands before an id in a member, id prefix[, name]
 -- Returns {the last member looked at, or '' when there are no more, members that meet the conditions...}
 
 local most, head, prefix, name = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
@@ -11,7 +11,7 @@ for _, member in ipairs(found) do
   local id = string.sub(member, head + 1)
   if string.sub(id, 1, #prefix) == prefix then
     local found_name = name
-    if name ~= '' then
+    if name then
       -- 8 bytes of time, and a msgpack array that begins with status and name.
       local row = redis.call('HGET', KEYS[2], id)
       if row then

@@ -11,6 +11,7 @@ if stored[1] then
   local new_term, new_epoch = tonumber(ARGV[1]), tonumber(ARGV[2])
   term, epoch = tonumber(term), tonumber(epoch)
   if new_term < term or (new_term == term and new_epoch <= epoch) then
+    redis.call('HDEL', KEYS[1], '\255') -- Nothing; but a former primary may not, and is not to answer.
     return {0, stored[1]}
   end
   released = tonumber(stored[2])

@@ -18,11 +18,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import hiredis
+
+from perdure.statestore.redis.link import packed
 
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 60.0
@@ -122,11 +125,11 @@ class RedisServer:
 
     # --- asking it ---------------------------------------------------------------------------------------------------
 
-    def command(self, *words: object, patience: float = PATIENCE) -> Any:
+    def command(self, *words: str | bytes | int, patience: float = PATIENCE) -> Any:
         """The answer to one command, over a connection of its own; `hiredis.ReplyError` is raised."""
         reader = hiredis.Reader()
         with socket.create_connection(("127.0.0.1", self.port), timeout=patience) as link:
-            link.sendall(hiredis.pack_command(tuple(map(_word, words))))
+            link.sendall(packed(*words))
             while (reply := reader.gets()) is False:
                 data = link.recv(1 << 16)
                 if not data:
@@ -149,7 +152,19 @@ class RedisServer:
     def follow(self, primary: RedisServer) -> None:
         """Makes it a replica, and returns when it has all that the primary has."""
         self.command("REPLICAOF", "127.0.0.1", primary.port)
-        self.until(lambda: self.info("replication")["master_link_status"] == "up", "replication")
+        self.until(self.follows, "replication")
+
+    def follows(self) -> bool:
+        """Whether it is a replica that has what its primary has."""
+        # While it writes its first append-only file it cannot be stopped.
+        facts = self.info("replication") | self.info("persistence")
+        busy = facts["aof_rewrite_in_progress"], facts["aof_rewrite_scheduled"]
+        return facts["master_link_status"] == "up" and busy == ("0", "0")
+
+    def catch_up(self, primary: RedisServer) -> None:
+        """Returns when it has what the primary has now."""
+        offset = int(primary.info("replication")["master_repl_offset"])
+        self.until(lambda: int(self.info("replication")["slave_repl_offset"]) >= offset, "replication")
 
     def promote(self) -> None:
         """Makes a replica a primary."""
@@ -177,12 +192,12 @@ class RedisServer:
         if self._process is None:
             return
         self.resume()
-        self._signal(number)
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        deadline = time.monotonic() + PATIENCE
+        while self.running:
+            # Again and again: a server that is busy with its files says no to the first one.
+            self._signal(number if time.monotonic() < deadline else signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
         self._process = None
 
     def _signal(self, number: signal.Signals) -> None:
@@ -265,20 +280,15 @@ def redis_watched(**settings: str) -> Iterator[Watched]:
             sentinel.start()
             sentinels.append(sentinel)
         for sentinel in sentinels:
-            sentinel.until(
-                lambda one=sentinel: _acquainted(one), "the sentinels know each other and the replica"
-            )  # type: ignore[misc]
+            sentinel.until(partial(_acquainted, sentinel), "the sentinels know each other and the replica")
         yield Watched(servers, sentinels)
 
 
 def _acquainted(sentinel: RedisServer) -> bool:
     flat = sentinel.command("SENTINEL", "MASTER", SERVICE)
     facts = dict(zip(flat[::2], flat[1::2], strict=True))
-    return (
-        facts[b"num-other-sentinels"] == b"2"
-        and facts[b"num-slaves"] == b"1"
-        and facts[b"flags"] == b"master"
-    )
+    wanted = {b"num-other-sentinels": b"2", b"num-slaves": b"1", b"flags": b"master"}
+    return all(facts[name] == value for name, value in wanted.items())
 
 
 class RedisCluster:
@@ -301,6 +311,11 @@ class RedisCluster:
 
     def id(self, server: RedisServer) -> str:
         return str(server.command("CLUSTER", "MYID").decode())
+
+    def replicate(self, server: RedisServer, primary: RedisServer) -> None:
+        """Makes a server a replica, and returns when it has all that the primary has."""
+        server.until(lambda: server.command("CLUSTER", "REPLICATE", self.id(primary)), "a replica")
+        server.until(server.follows, "replication")
 
     def clear(self) -> None:
         for server in self.primaries:
@@ -350,24 +365,20 @@ def redis_cluster(primaries: int = 3, replicas: int = 0, **settings: str) -> Ite
             servers[0].command("CLUSTER", "MEET", "127.0.0.1", server.port, server.settings["cluster-port"])
         cluster = RedisCluster(servers, primaries)
         for server in servers:
-            server.until(
-                lambda one=server: int(cluster_info(one)["cluster_known_nodes"]) == len(servers),  # type: ignore[misc]
-                "the nodes know each other",
-            )
+            server.until(partial(_knows, server, len(servers)), "the nodes know each other")
         for number, server in enumerate(servers[primaries:]):
-            primary = servers[number % primaries]
-            server.until(
-                lambda one=server, primary=primary: one.command("CLUSTER", "REPLICATE", cluster.id(primary)),  # type: ignore[misc]
-                "a replica",
-            )
-            server.until(
-                lambda one=server: one.info("replication")["master_link_status"] == "up", "replication"
-            )  # type: ignore[misc]
+            cluster.replicate(server, servers[number % primaries])
         for server in servers:
-            server.until(
-                lambda one=server: cluster_info(one)["cluster_state"] == "ok", "the cluster is ready"
-            )  # type: ignore[misc]
+            server.until(partial(_ready, server), "the cluster is ready")
         yield cluster
+
+
+def _knows(server: RedisServer, others: int) -> bool:
+    return cluster_info(server)["cluster_known_nodes"] == str(others)
+
+
+def _ready(server: RedisServer) -> bool:
+    return cluster_info(server)["cluster_state"] == "ok"
 
 
 def cluster_info(server: RedisServer) -> dict[str, str]:
@@ -403,7 +414,3 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def _word(word: object) -> str | bytes:
-    return word if isinstance(word, bytes) else str(word)
