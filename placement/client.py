@@ -8,7 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from perdure.clock import Cancellable, Clock
-from perdure.errors import ConfigurationError, Unavailable
+from perdure.errors import ConfigurationError, LinkRefused, Unavailable
 from perdure.logs import fields
 from perdure.placement.member import Member
 from perdure.placement.messages import (
@@ -221,6 +221,10 @@ class PlacementClient:
             if not address and self._locate is not None:
                 address = await self._locate()
             session = await self._connect(address, line)
+        except LinkRefused as error:
+            self._refused(error.message)
+            self._lost(line)
+            return
         except Exception as error:  # noqa: BLE001 - whatever a link fails with, the node has to come back
             if line is self._line and self._failures >= _NEWS:
                 self._log_trouble("placement unreachable", address=address, error=str(error))

@@ -90,6 +90,11 @@ class Unavailable(PerdureError):
     code = "ERR_UNAVAILABLE"
 
 
+class LinkRefused(Unavailable):
+    """The other process does not accept this one, or this one not it, for its certificate or token: until somebody
+    changes these, no attempt will succeed."""
+
+
 class Moved(Unavailable):
     """Another node owns this actor.
 

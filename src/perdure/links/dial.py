@@ -11,7 +11,7 @@ from typing import cast
 
 from perdure.addresses import split_address
 from perdure.clock import Clock
-from perdure.errors import ConfigurationError, Unavailable
+from perdure.errors import ConfigurationError, LinkRefused, Unavailable
 from perdure.links.link import Link, LinkOptions, PeerIdentity, Receiver
 from perdure.links.wire import Wire
 from perdure.security import Security, apps_of
@@ -36,7 +36,8 @@ async def connect(
     options: LinkOptions | None = None,
 ) -> Link:
     """A link to whoever serves `path` at host:port. `overtaking`: what this end sends in frames of up to 64 KB does
-    not wait for larger ones sent before it. `Unavailable`, with the reason, when there is none in time."""
+    not wait for larger ones sent before it. `Unavailable`, with the reason, when there is none in time;
+    `LinkRefused` when the two do not trust each other."""
     try:
         host, port = split_address(address, "the address")
     except ConfigurationError as error:
@@ -58,7 +59,7 @@ async def connect(
         raise Unavailable(f"{address} gave no answer within {timeout:g} s") from None
     except ssl.SSLError as error:
         upgrade.abort()
-        raise Unavailable(f"{address} cannot be trusted, or does not trust this end: {error}") from error
+        raise LinkRefused(f"{address} cannot be trusted, or does not trust this end: {error}") from error
     except (OSError, UnicodeError) as error:
         upgrade.abort()
         raise Unavailable(f"{address} cannot be reached: {error}") from error
@@ -134,7 +135,7 @@ class _Upgrade(asyncio.Protocol):
         }
         proof = base64.b64encode(hashlib.sha1(self._key + _WEBSOCKET_KEY).digest()).decode()
         if code == ["401"]:
-            self._fail("does not accept this node's cluster token")
+            self._fail("does not accept this node's cluster token", LinkRefused)
         elif code != ["101"]:
             self._fail(f"gives no link: it answers {status[:80]!r}")
         elif headers.get("sec-websocket-accept") != proof:
@@ -142,8 +143,8 @@ class _Upgrade(asyncio.Protocol):
         else:
             self.done.set_result(None)
 
-    def _fail(self, reason: str) -> None:
-        self.done.set_exception(Unavailable(f"{self._address} {reason}"))
+    def _fail(self, reason: str, error: type[Unavailable] = Unavailable) -> None:
+        self.done.set_exception(error(f"{self._address} {reason}"))
 
     def abort(self) -> None:
         if self.done.done() and not self.done.cancelled():
