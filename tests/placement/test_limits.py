@@ -550,8 +550,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.alive()) < 5)
     @rule(same=st.booleans())
     def another(self, same: bool) -> None:
-        dead = [n.me.address for n in self.nodes if n.dead]
-        free = [a for a in dead if a not in {n.me.address for n in self.alive()}]
+        # A process that is there, if only with its threads, has its port.
+        held = {n.me.address for n in self.nodes if not n.dead or n.runs}
+        free = [n.me.address for n in self.nodes if n.dead and n.me.address not in held]
         address = self.rng.choice(free) if same and free else f"host{self.names + 100}:1"
         self.start_node(address)
 
@@ -587,7 +588,7 @@ class Machine(RuleBasedStateMachine):
             self.leader.remove(node.id, self.now)
         if left:
             # Its threads go on.
-            ghost = Node(member(f"{node.id}-threads", self.most))
+            ghost = Node(member(f"{node.id}-threads", self.most, address=node.me.address))
             ghost.runs, ghost.dead = node.runs, True
             node.runs = []
             self.nodes.append(ghost)
