@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +20,7 @@ from perdure.statestore.contract import ActorId, Counting
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 #: Instances are counted up to here: "1,000+".
 MAX_COUNT = 1000
@@ -47,19 +49,22 @@ class Lists:
         self._subject = subject
         self._counts: Mapping[str, Json] = {}
         self._counted = -COUNTS_FOR
+        self._listing = asyncio.Lock()
 
     async def instances(self, query: InstanceQuery) -> Json:
         """A page, newest first, how many of each status there are at least, and which workflows this node has."""
         subject = self._subject
         try:
-            page = await subject.client.list(
-                statuses=query.statuses,
-                name=query.name or None,
-                id_prefix=query.prefix,
-                created_from=query.created_from,
-                created_to=query.created_to,
-                cursor=query.cursor or None,
-                limit=query.limit,
+            page = await self._alone(
+                subject.client.list(
+                    statuses=query.statuses,
+                    name=query.name or None,
+                    id_prefix=query.prefix,
+                    created_from=query.created_from,
+                    created_to=query.created_to,
+                    cursor=query.cursor or None,
+                    limit=query.limit,
+                )
             )
         except StoreError as error:
             if not query.cursor or isinstance(error, Unavailable):
@@ -71,6 +76,25 @@ class Lists:
             "counts": await self.counts(),
             "names": sorted(subject.engine.registry.workflows),
         }
+
+    async def _alone(self, work: Coroutine[Any, Any, T]) -> T:
+        """One list at a time: a filter that matches little may have the store look at a million rows, and what
+        instances wait for must not wait behind the letters of a search."""
+        try:
+            await self._listing.acquire()
+        except BaseException:
+            work.close()
+            raise
+        try:
+            task = self._subject.clock.spawn(work, name="perdure-console-list")
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                # Who asked is gone, but the store still works on it.
+                await asyncio.gather(task, return_exceptions=True)
+                raise
+        finally:
+            self._listing.release()
 
     async def counts(self) -> Mapping[str, Json]:
         """Per status `{"count": n, "more": whether there are more}`, a few seconds old at most."""

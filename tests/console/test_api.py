@@ -116,6 +116,33 @@ async def test_where_a_store_cannot_count(served: Any, monkeypatch: pytest.Monke
     }
 
 
+async def test_one_list_at_a_time(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when those who asked do not wait for their answers, as somebody does who types a search."""
+    query = served.node.store.query
+    at_once: list[int] = []
+    begun, gate, running = asyncio.Event(), asyncio.Event(), 0
+
+    async def slow(*args: Any) -> Any:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        begun.set()
+        await gate.wait()
+        running -= 1
+        return await query(*args)
+
+    monkeypatch.setattr(served.node.store, "query", slow)
+    async with asyncio.timeout(20):
+        asked = [asyncio.ensure_future(served.view("instances", q=str(number))) for number in range(3)]
+        await begun.wait()
+        async with aiohttp.ClientSession() as session:
+            stream = await session.get(f"{served.url}/console/events?view=instances&q=gone")
+            stream.close()
+        gate.set()
+        await asyncio.gather(*asked)
+    assert set(at_once) == {1}
+
+
 async def test_counts_are_bounded(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lists, "MAX_COUNT", 2)
     for number in range(3):
