@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,13 @@ from perdure.actors.proxy import bind
 from perdure.errors import LoopBlocked, NotRegistered, Unavailable
 from perdure.logs import fields
 from perdure.payload import Payload
+from perdure.placement.shares import Holder
 from perdure.statestore.contract import ActorId
 from perdure.workflow.activity_context import ActivityContext
 from perdure.workflow.events import FailureDetails
 from perdure.workflow.failure import describe
+from perdure.workflow.lanes import UNLIMITED, Lane, Lanes, Pool
+from perdure.workflow.limits import Queue
 from perdure.workflow.registry import ActivityDefinition
 from perdure.workflow.requests import ActivityDone, ActivityRequest
 from perdure.workflow.threads import Threads
@@ -26,34 +28,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.workflow")
 
-#: How many activities of one app run at a time on one node: functions on the loop, and threads.
+#: How many activities of one app run at a time on one node, unless that is said: functions on the loop, and threads.
 MAX_ASYNC = 1000
 MAX_THREADS = 64
 
 
 class ActivityHost:
     """Runs each request once while it runs; keeps no state. What it was given and has no acknowledged answer for, it
-    *knows*: a second request for the same task joins the first."""
+    *knows*: a second request for the same task joins the first.
 
-    def __init__(
-        self, engine: WorkflowEngine, *, max_async: int = MAX_ASYNC, max_threads: int = MAX_THREADS
-    ) -> None:
+    What has no room waits in a queue of its name; no name's queue holds up another's."""
+
+    def __init__(self, engine: WorkflowEngine, shares: Holder, *, most: int | None = None) -> None:
+        """`most`: how many run at a time, of all names and kinds."""
         self._engine = engine
         self._known: dict[tuple[str, int], ActivityRequest] = {}
-        self._queues: tuple[deque[ActivityRequest], deque[ActivityRequest]] = (deque(), deque())
-        self._limits = (max_async, max_threads)
-        self._running = [0, 0]
+        #: Of what is queued: its lane, and the lane's number that it has when its turn comes.
+        self._queued: dict[tuple[str, int], tuple[Lane[ActivityRequest], int]] = {}
+        one: Pool[ActivityRequest] = Pool(MAX_ASYNC if most is None else most)
+        self._pools = (one, Pool[ActivityRequest](MAX_THREADS) if most is None else one)
+        self._lanes: Lanes[ActivityRequest] = Lanes(shares, engine.clock.monotonic)
+        self._shares = shares
+        self._most = most
         self._tasks: dict[tuple[str, int], asyncio.Task[Any]] = {}
         self._threads = Threads("perdure-activity")
         self._closing = False
 
     @property
     def running(self) -> int:
-        return self._running[0] + self._running[1]
+        return sum(lane.running for lane in self._lanes)
 
     @property
     def queued(self) -> int:
-        return len(self._queues[0]) + len(self._queues[1])
+        return len(self._queued)
 
     @property
     def known(self) -> int:
@@ -70,8 +77,42 @@ class ActivityHost:
             return ""
         if key in self._tasks:
             return "running"
-        queued = any((one.execution_id, one.task_id) == key for queue in self._queues for one in queue)
-        return "queued" if queued else "answered"
+        return "queued" if key in self._queued else "answered"
+
+    def ahead(self, execution_id: str, task_id: int) -> int | None:
+        """How many are before it in its queue; None: it is not queued."""
+        found = self._queued.get((execution_id, task_id))
+        return None if found is None else found[1] - found[0].taken
+
+    def queues(self) -> dict[str, Queue]:
+        """Of each activity that is limited, running or queued."""
+        limits = self._shares.limits
+        found = {}
+        registry = self._engine.registry
+        for name, definition in registry.activities.items():
+            lane = self._lanes.get(name)
+            if lane is None:
+                if definition.max_concurrent is not None or name in limits:
+                    share = self._shares.amount(name, self._engine.clock.monotonic())
+                    found[name] = Queue(
+                        0, 0, definition.max_concurrent, limits.get(name), share if name in limits else None
+                    )
+            elif lane.running or lane.queue or lane.limit != UNLIMITED or lane.shared:
+                limit = None if lane.limit == UNLIMITED else lane.limit
+                found[name] = Queue(
+                    lane.running, len(lane.queue), limit, limits.get(name), self._lanes.share(lane)
+                )
+        return found
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """For placement, of each activity that the cluster limits: how many run, and how many more would."""
+        return self._lanes.counts()
+
+    def share_changed(self) -> None:
+        """The cluster lets more run, or limits other activities."""
+        self._lanes.share_changed()
+        for pool in self._pools:
+            self._fill(pool)
 
     def receive(self, message: Message) -> None:
         """Takes an `ActivityRequest`; acknowledges at once: the workflow actor keeps it durable."""
@@ -91,20 +132,32 @@ class ActivityHost:
                 request, None, FailureDetails("ActivityNotRegistered", error.message, non_retriable=True)
             )
             return
-        kind = 0 if definition.is_async else 1
-        if self._running[kind] >= self._limits[kind]:
-            self._queues[kind].append(request)
+        lane = self._lanes.get(request.name)
+        if lane is None:
+            pool = self._pools[not definition.is_async]
+            lane = self._lanes.add(request.name, pool, definition.max_concurrent)
+        if self._lanes.enter(lane, request):
+            self._start(lane, definition, request)
         else:
-            self._start(kind, definition, request)
+            self._queued[key] = lane, lane.taken + len(lane.queue) - 1
 
-    def _start(self, kind: int, definition: ActivityDefinition, request: ActivityRequest) -> None:
-        self._running[kind] += 1
-        run = self._run_async if kind == 0 else self._run_thread
+    def _start(
+        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, request: ActivityRequest
+    ) -> None:
+        run = self._run_async if definition.is_async else self._run_thread
         self._tasks[request.execution_id, request.task_id] = self._engine.clock.spawn(
-            run(definition, request)
+            run(lane, definition, request)
         )
 
-    async def _run_async(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
+    def _fill(self, pool: Pool[ActivityRequest]) -> None:
+        while not self._closing and (found := self._lanes.next(pool)) is not None:
+            lane, request = found
+            del self._queued[request.execution_id, request.task_id]
+            self._start(lane, self._engine.registry.get_activity(request.name), request)
+
+    async def _run_async(
+        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, request: ActivityRequest
+    ) -> None:
         bind(self._engine.caller)
         context = ActivityContext(self._engine.app_id, request)
         try:
@@ -114,49 +167,53 @@ class ActivityHost:
                 result = await definition.fn(context)
             payload = definition.encode(result)
         except asyncio.CancelledError as error:
-            self._cancelled(0, request, error)
+            self._cancelled(lane, request, error)
         except (Exception, LoopBlocked, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
-            self._failed(0, request, error)
+            self._failed(lane, request, error)
         else:
-            self._ended(0, request)
+            self._ended(lane, request)
             self._answer(request, payload, None)
 
-    async def _run_thread(self, definition: ActivityDefinition, request: ActivityRequest) -> None:
+    async def _run_thread(
+        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, request: ActivityRequest
+    ) -> None:
         context = ActivityContext(self._engine.app_id, request)
         try:
             payload = await self._threads.call(partial(_call, definition, context))
         except asyncio.CancelledError as error:
-            self._cancelled(1, request, error)
+            if self._closing:
+                # The thread goes on unheard, and counts: placement is told of it when the node leaves.
+                lane.running += 1
+            self._cancelled(lane, request, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
-            self._failed(1, request, error)
+            self._failed(lane, request, error)
         else:
-            self._ended(1, request)
+            self._ended(lane, request)
             self._answer(request, payload, None)
 
-    def _failed(self, kind: int, request: ActivityRequest, error: BaseException) -> None:
+    def _failed(self, lane: Lane[ActivityRequest], request: ActivityRequest, error: BaseException) -> None:
         log.info(
             "activity.failed",
             extra=fields(
                 instance=request.instance_id, activity=request.name, task=request.task_id, error=repr(error)
             ),
         )
-        self._ended(kind, request)
+        self._ended(lane, request)
         self._answer(request, None, describe(error))
 
-    def _cancelled(self, kind: int, request: ActivityRequest, error: BaseException) -> None:
+    def _cancelled(self, lane: Lane[ActivityRequest], request: ActivityRequest, error: BaseException) -> None:
         if self._closing:
             # By the node, which is stopping: no answer, so that another run gives it.
-            self._ended(kind, request)
+            self._ended(lane, request)
         else:
             # By the user's own code: a failure as any other.
-            self._failed(kind, request, error)
+            self._failed(lane, request, error)
 
-    def _ended(self, kind: int, request: ActivityRequest) -> None:
-        self._running[kind] -= 1
+    def _ended(self, lane: Lane[ActivityRequest], request: ActivityRequest) -> None:
         self._tasks.pop((request.execution_id, request.task_id), None)
-        if self._queues[kind] and not self._closing:
-            request = self._queues[kind].popleft()
-            self._start(kind, self._engine.registry.get_activity(request.name), request)
+        self._lanes.leave(lane)
+        if lane.pool.ready:
+            self._fill(lane.pool)
 
     def _answer(self, request: ActivityRequest, result: Payload, failure: FailureDetails | None) -> None:
         done = ActivityDone(request.execution_id, request.task_id, request.nonce, result, failure)
@@ -173,10 +230,9 @@ class ActivityHost:
     def stop_starting(self) -> None:
         """Begins nothing any more: what is queued is done by whoever owns its instance next."""
         self._closing = True
-        for queue in self._queues:
-            for request in queue:
-                self._known.pop((request.execution_id, request.task_id), None)
-            queue.clear()
+        for request in self._lanes.clear():
+            self._known.pop((request.execution_id, request.task_id), None)
+        self._queued.clear()
 
     async def close(self) -> None:
         """Cancels what runs on the loop; threads end by themselves, unheard."""

@@ -13,6 +13,7 @@ from perdure.actors.router import Locator as ActorLocator
 from perdure.actors.router import Router
 from perdure.clock import Clock
 from perdure.errors import StoreUnavailable
+from perdure.placement.shares import Holder
 from perdure.statestore.contract import ActorId, Page, Reminder, StateStore
 from perdure.workflow import events
 from perdure.workflow.activity import ActivityHost
@@ -62,7 +63,10 @@ class WorkflowEngine:
         caller: Caller | None = None,
         replay_check: str = "sampled",
         idle_timeout: float = 60.0,
+        shares: Holder,
+        max_activities: int | None = None,
     ) -> None:
+        """`shares`: how many of each activity the cluster lets this node run. `max_activities`: how many of all."""
         self.app_id = app_id
         self.namespace = namespace
         self.registry = registry
@@ -78,7 +82,7 @@ class WorkflowEngine:
         self.name = workflow_type(namespace, app_id)
         self.gate = RecoveryGate(clock)
         self.dispatcher = Dispatcher(self)
-        self.activities = ActivityHost(self)
+        self.activities = ActivityHost(self, shares, most=max_activities)
         self.replay_check = ReplayCheck(self, replay_check)
         self.explainer = Explainer(self)
         host.register(self)

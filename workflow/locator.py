@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from perdure.placement.hashing import ranked
+from perdure.placement.shares import limits_of, serving
 from perdure.placement.table import Table
 
 
@@ -42,11 +43,13 @@ class TableLocator:
 
     def _find(self, app_id: str, name: str) -> list[str]:
         members = self._table.members.values() if self._table is not None else ()
-        return sorted(
+        hosts = sorted(
             m.node
             for m in members
             if m.app_id == app_id and m.namespace == self._namespace and name in m.activities
         )
+        most = limits_of(members, self._namespace, app_id).get(name)
+        return hosts if most is None else serving(hosts, name, most)
 
     def app_present(self, app_id: str) -> bool:
         table = self._placement.table

@@ -8,12 +8,14 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from types import FunctionType
 from typing import Any, TypeVar, get_args, overload
 
 from perdure import payload
 from perdure.errors import ConfigurationError, NotRegistered
 from perdure.payload import Payload
+from perdure.workflow.limits import check_grace, check_limit
 from perdure.workflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,7 +89,7 @@ class WorkflowDefinition(Definition):
 
 class ActivityDefinition(Definition):
     kind = "activity"
-    __slots__ = ("is_async", "retry_policy")
+    __slots__ = ("global_grace", "global_max_concurrent", "is_async", "max_concurrent", "retry_policy")
 
     def __init__(
         self,
@@ -96,8 +98,17 @@ class ActivityDefinition(Definition):
         scope: dict[str, Any],
         *,
         retry_policy: RetryPolicy | None = None,
+        max_concurrent: int | None = None,
+        global_max_concurrent: int | None = None,
+        global_grace: timedelta | None = None,
     ) -> None:
         super().__init__(name, fn, scope)
+        what = f"of activity {name!r}"
+        #: How many run at a time on a node, and in the cluster; None: any number.
+        self.max_concurrent = check_limit(f"max_concurrent {what}", max_concurrent)
+        self.global_max_concurrent = check_limit(f"global_max_concurrent {what}", global_max_concurrent)
+        #: Seconds; None: placement's own.
+        self.global_grace = check_grace(f"global_grace {what}", global_grace)
         self.is_async = inspect.iscoroutinefunction(_function(fn))
         #: For calls that give none.
         self.retry_policy = retry_policy
@@ -137,6 +148,9 @@ class Registry:
         *,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,
+        max_concurrent: int | None = None,
+        global_max_concurrent: int | None = None,
+        global_grace: timedelta | None = None,
     ) -> Callable[[F], F]: ...
     def activity(
         self,
@@ -144,8 +158,15 @@ class Registry:
         *,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,
+        max_concurrent: int | None = None,
+        global_max_concurrent: int | None = None,
+        global_grace: timedelta | None = None,
     ) -> F | Callable[[F], F]:
-        """Registers an activity `(ctx)` or `(ctx, input)`: an `async def`, or a plain function, run in a thread."""
+        """Registers an activity `(ctx)` or `(ctx, input)`: an `async def`, or a plain function, run in a thread.
+
+        At most `max_concurrent` of it run at a time on each node, at most `global_max_concurrent` on all nodes
+        together; the others wait in order. When a node falls silent, what it may still be running counts for
+        `global_grace` more (a minute): give more to an activity that may take longer."""
         scope = _caller_scope()
 
         def register(function: F) -> F:
@@ -154,6 +175,9 @@ class Registry:
                 function,
                 scope,
                 retry_policy=retry_policy,
+                max_concurrent=max_concurrent,
+                global_max_concurrent=global_max_concurrent,
+                global_grace=global_grace,
             )
             _add(self.activities, self.activity_index, definition)
             return function

@@ -17,12 +17,13 @@ from perdure.actors.router import Peers, Router
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.clock import Clock
 from perdure.placement.client import PlacementClient
-from perdure.placement.member import Member
+from perdure.placement.member import Limit, Member
 from perdure.placement.table import Table
 from perdure.statestore.committer import Committer
 from perdure.statestore.contract import RollbackAware, StateStore
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.engine import WorkflowEngine, workflow_type
+from perdure.workflow.limits import check_limit
 from perdure.workflow.locator import TableLocator
 from perdure.workflow.registry import Registry
 from perdure.workflow.run import InProcessExecutor
@@ -49,6 +50,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
     workflow_idle: float = 60.0
     #: Seconds that nodes of an app must be present without one that knows an activity before its calls fail.
     unregistered_grace: float = 0.0
+    #: How many activities run at a time, of all names and kinds; None: 1000 on the event loop, and 64 in threads.
+    max_concurrent_activities: int | None = None
 
 
 class Runtime:
@@ -106,7 +109,11 @@ class Runtime:
             caller=self.caller,
             replay_check=options.replay_check,
             idle_timeout=options.workflow_idle,
+            shares=placement.shares,
+            max_activities=check_limit("max_concurrent_activities", options.max_concurrent_activities),
         )
+        placement.counts = self.engine.activities.counts
+        placement.on_shares = self.engine.activities.share_changed
         self.engine.dispatcher.unregistered_grace = options.unregistered_grace
         self.host.accounted = self.engine.accounted
         self.host.on_disowned = self.engine.dispatcher.disowned
@@ -174,6 +181,11 @@ def member(
         actor_types=(workflow_type(namespace, app_id), *actor_types),
         workflows=tuple(sorted(registry.workflows)),
         activities=tuple(sorted(registry.activities)),
+        limits=tuple(
+            Limit(name, definition.global_max_concurrent, definition.global_grace)
+            for name, definition in sorted(registry.activities.items())
+            if definition.global_max_concurrent is not None
+        ),
         weight=weight,
         http=http,
     )
