@@ -107,6 +107,7 @@ class App:
         drain_seconds: float = DRAIN_SECONDS,
         replay_check: str | None = None,
         blocked_after: float = BLOCKED_AFTER,
+        max_concurrent_activities: int | None = None,
     ) -> AsyncIterator[Node]:
         """A node of this app for the length of the block, on the running event loop.
 
@@ -115,6 +116,9 @@ class App:
         requests must then show. Over a store that several processes may use, the node is one of a cluster: `cluster`
         says how others reach it (any free port of `host` unless told otherwise). `StoreHeld` when another process has
         a store that is for one.
+
+        At most `max_concurrent_activities` run at a time on this node, of all names together; unless that is given,
+        1000 on the event loop and 64 in threads.
         """
         options = NodeOptions(
             store=store,
@@ -124,7 +128,10 @@ class App:
             cluster=cluster or ClusterOptions(),
             drain_seconds=drain_seconds,
             blocked_after=blocked_after,
-            runtime=RuntimeOptions(replay_check=replay_check or self.replay_check),
+            runtime=RuntimeOptions(
+                replay_check=replay_check or self.replay_check,
+                max_concurrent_activities=max_concurrent_activities,
+            ),
         )
         node = self.node(options)
         await node.start()
@@ -157,6 +164,7 @@ class App:
         drain_seconds: float = DRAIN_SECONDS,
         blocked_after: float = BLOCKED_AFTER,
         stuck_after: float = STUCK_AFTER,
+        max_concurrent_activities: int | None = None,
         ready: Callable[[Node], None] | None = None,
     ) -> None:
         """Serves until SIGTERM or Ctrl-C, then stops in good order. A second signal ends the process at once.
@@ -164,7 +172,7 @@ class App:
         Configures logging and the process (uvloop, garbage collector), so it is for programs that do nothing else.
         Code that holds the event loop for `blocked_after` seconds is interrupted; if that does not help within
         `stuck_after` more, the process ends with status 70, for whoever supervises it to start it again. `ready` is
-        called when the node serves.
+        called when the node serves. The other arguments are those of `serve`.
         """
         logs.configure(log_level, as_json=log_json)
         options = NodeOptions(
@@ -178,7 +186,10 @@ class App:
             blocked_after=blocked_after,
             stuck_after=stuck_after,
             exit_when_stuck=True,
-            runtime=RuntimeOptions(replay_check=self.replay_check),
+            runtime=RuntimeOptions(
+                replay_check=self.replay_check,
+                max_concurrent_activities=max_concurrent_activities,
+            ),
         )
         tune()
         try:

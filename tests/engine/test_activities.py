@@ -100,9 +100,8 @@ async def test_more_activities_than_the_limit_wait_in_order(place: Any, eventual
     async def many(ctx: WorkflowContext) -> int:
         return sum(await when_all([ctx.call_activity(work, input=n) for n in range(20)]))
 
-    async with place.serve(app) as node:
+    async with place.serve(app, max_concurrent_activities=2) as node:
         activities = node.runtime.engine.activities
-        activities._limits = (2, 1)
         id = await node.client.schedule_new_workflow(many)
         await eventually(lambda: most == 2)
         gate.set()
@@ -132,8 +131,7 @@ async def test_threads_are_limited_too(memory_place: Any, run: Any) -> None:
     async def many(ctx: WorkflowContext) -> None:
         await when_all([ctx.call_activity(work) for _ in range(6)])
 
-    async with memory_place.serve(app) as node:
-        node.runtime.engine.activities._limits = (1, 2)
+    async with memory_place.serve(app, max_concurrent_activities=2) as node:
         assert (await run(node.client, many)).runtime_status is RuntimeStatus.COMPLETED
         assert most == 2
 

@@ -197,8 +197,7 @@ async def test_where_activities_are(
 
 
 async def test_a_full_queue_shows(app: App, memory_place: Any, places: Any, gates: Gates) -> None:
-    async with memory_place.serve(app, replay_check="off") as node:
-        node.runtime.engine.activities._limits = (1, 1)
+    async with memory_place.serve(app, replay_check="off", max_concurrent_activities=1) as node:
         ids = [await node.client.schedule_new_workflow("waits") for _ in range(2)]
         for id in ids:
             await node.client.wait_for_workflow_start(id)

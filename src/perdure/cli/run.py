@@ -81,6 +81,15 @@ def run(
         float,
         typer.Option("--drain-seconds", min=0, help="How long running activities may take to end at a stop."),
     ] = 10.0,
+    max_concurrent_activities: Annotated[
+        int | None,
+        typer.Option(
+            "--max-concurrent-activities",
+            min=1,
+            metavar="N",
+            help="How many activities run at a time on one node.",
+        ),
+    ] = None,
     nodes: Annotated[
         int,
         typer.Option(
@@ -120,6 +129,7 @@ def run(
                 log_level=log_level.upper(),
                 log_json=log_json,
                 drain_seconds=drain_seconds,
+                max_concurrent_activities=max_concurrent_activities,
             )
         )
         return
@@ -146,6 +156,7 @@ def run(
             log_level=log_level.upper(),
             log_json=log_json,
             drain_seconds=drain_seconds,
+            max_concurrent_activities=max_concurrent_activities,
             ready=ready,
         )
 

@@ -49,6 +49,8 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
     log_json: bool = False
     drain_seconds: float = 10.0
+    #: Of each node.
+    max_concurrent_activities: int | None = None
 
 
 class NodeFailed(PerdureError):
@@ -182,6 +184,8 @@ class Supervisor:
             if value:
                 arguments += [name, value]
         arguments += ["--log-level", options.log_level, "--drain-seconds", str(options.drain_seconds)]
+        if options.max_concurrent_activities is not None:
+            arguments += ["--max-concurrent-activities", str(options.max_concurrent_activities)]
         return [*arguments, "--log-json"] if options.log_json else arguments
 
     # --- one node ----------------------------------------------------------------------------------------------------
