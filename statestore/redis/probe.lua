@@ -21,5 +21,7 @@ redis.call('ZREM', set, 'a')
 redis.call('SET', text, '1', 'PX', 1000)
 redis.call('GET', text)
 redis.call('DEL', text)
-redis.call('UNLINK', hash, set)
+redis.call('SADD', text, 'a')
+redis.call('SMEMBERS', text)
+redis.call('UNLINK', hash, set, text)
 return 1

@@ -315,14 +315,18 @@ class RedisStore:
 
     async def _probe(self) -> None:
         """`ConfigurationError` if the user may not do what a store does."""
-        keys = tuple(self._layout.own(f"probe:{kind}") for kind in ("hash", "set", "string"))
-        (reply,) = await self._servers.run(
-            Road.LEASES, ((self._layout.own_slot, scripts.PROBE.call(keys)),), durable=False
-        )
-        if errors.forbidden(reply):
-            raise ConfigurationError(f"Redis: this user may not do what a store does: {reply}")
-        if isinstance(reply, Error):
-            raise errors.mapped(str(reply))
+        kinds = ("hash", "set", "string")
+        own = tuple(self._layout.own(f"probe:{kind}") for kind in kinds)
+        ours = tuple(self._layout.partition_key(0, f"probe:{kind}") for kind in kinds)
+        calls = [
+            (self._layout.own_slot, scripts.PROBE.call(own)),
+            (ours[0][0], scripts.PROBE.call(tuple(key for _, key in ours))),
+        ]
+        for reply in await self._servers.run(Road.LEASES, calls):
+            if errors.forbidden(reply):
+                raise ConfigurationError(f"Redis: this user may not do what a store does: {reply}")
+            if isinstance(reply, Error):
+                raise errors.mapped(str(reply))
 
     async def _fixed(self) -> Settings:
         call = scripts.SETTINGS.call(

@@ -83,7 +83,10 @@ def _address(text: str, port: int) -> Address:
         host, number = text, str(port)
     host = unquote(host).strip("[]")
     if not number.isdigit() or not 0 < int(number) < 65536:
-        raise ConfigurationError(f"{number!r} is not a port")
+        # Not what is there instead: it may be a part of a password.
+        raise ConfigurationError(
+            "a port is a number from 1 to 65535 (in a user or password, / is written %2F, @ %40, : %3A)"
+        )
     return Address(host or "localhost", int(number))
 
 

@@ -55,11 +55,14 @@ class RedisServer:
         self.port = port
         self.settings = dict(SETTINGS)
         self.configure(**settings)
+        #: As whom `command` asks.
+        self.user: str | None = None
+        self.password: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, *, user: str = "", password: str = "", database: int = 0, **options: object) -> str:
         """The store's URL, with these options."""
-        login = f"{quote(user)}:{quote(password)}@" if user or password else ""
+        login = f"{quote(user, '')}:{quote(password, '')}@" if user or password else ""
         path = f"/{database}" if database else ""
         query = f"?{urlencode(options)}" if options else ""
         return f"redis://{login}127.0.0.1:{self.port}{path}{query}"
@@ -129,14 +132,16 @@ class RedisServer:
         """The answer to one command, over a connection of its own; `hiredis.ReplyError` is raised."""
         reader = hiredis.Reader()
         with socket.create_connection(("127.0.0.1", self.port), timeout=patience) as link:
-            link.sendall(packed(*words))
-            while (reply := reader.gets()) is False:
-                data = link.recv(1 << 16)
-                if not data:
-                    raise ConnectionResetError("the server closed the connection")
-                reader.feed(data)
-        if isinstance(reply, hiredis.ReplyError):
-            raise reply
+            commands = [words] if self.user is None else [("AUTH", self.user, self.password or ""), words]
+            for command in commands:
+                link.sendall(packed(*command))
+                while (reply := reader.gets()) is False:
+                    data = link.recv(1 << 16)
+                    if not data:
+                        raise ConnectionResetError("the server closed the connection")
+                    reader.feed(data)
+                if isinstance(reply, hiredis.ReplyError):
+                    raise reply
         return reply
 
     def until(self, true: Callable[[], object], what: str) -> None:

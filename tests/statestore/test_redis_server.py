@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,11 +16,8 @@ from perdure.statestore import (
     InstanceFilter,
     Rejected,
     Settings,
-    StateStore,
     TypePartition,
-    open_store,
 )
-from perdure.statestore.contract import RollbackAware
 from perdure.statestore.redis import server as server_module
 from perdure.testing.store_contract import (
     ALL,
@@ -38,8 +34,9 @@ from perdure.testing.store_contract import (
     write,
 )
 from tests.servers.redis import RedisServer, redis_replicated, redis_server
+from tests.statestore.redis_use import Opened, eventually, opened, until, watched
 
-T = TypeVar("T")
+__all__ = ["opened"]
 
 
 @pytest.fixture(scope="module")
@@ -53,43 +50,6 @@ def server() -> Iterator[RedisServer]:
 def clean(server: RedisServer) -> RedisServer:
     server.command("FLUSHALL")
     return server
-
-
-@pytest.fixture
-async def opened() -> AsyncIterator[Callable[[str], StateStore]]:
-    """Opens stores, and closes them afterwards."""
-    stores: list[StateStore] = []
-
-    def opened(url: str, partitions: int | None = PARTITIONS) -> StateStore:
-        stores.append(open_store(url, partitions=partitions))
-        return stores[-1]
-
-    yield opened
-    for store in stores:
-        await store.close()
-
-
-Opened = Callable[..., StateStore]
-
-
-async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
-    """The first answer that is not `StoreUnavailable`."""
-    deadline = asyncio.get_running_loop().time() + 60
-    while True:
-        try:
-            return await ask()
-        except StoreUnavailable:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(0.02)
-
-
-def watched(store: StateStore) -> list[str]:
-    """The reasons of which the store tells."""
-    reasons: list[str] = []
-    assert isinstance(store, RollbackAware)
-    store.on_rollback(reasons.append)
-    return reasons
 
 
 # --- servers that go and come -----------------------------------------------------------------------------------------
@@ -232,10 +192,7 @@ async def test_a_demotion_that_nobody_used(opened: Opened) -> None:
         second.promote()
         first.follow(second)
         first.promote()
-        for _ in range(1000):
-            if reasons:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: reasons, "the store notices")
         assert len(reasons) == 1
 
 
