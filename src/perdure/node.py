@@ -9,7 +9,6 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,9 +21,10 @@ from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
 from perdure.clock import Clock, LoopClock
-from perdure.cluster_view import ClusterView, NodeFigures, handovers, heard, view
+from perdure.cluster_view import ClusterView, NodeFigures, view
 from perdure.doctor import examine
 from perdure.errors import ConfigurationError, NotRegistered, StoreError, StoreUnavailable, Unavailable
+from perdure.figures import Figures
 from perdure.logs import fields
 from perdure.membership import ClusterOptions, Membership, join
 from perdure.payload import Payload
@@ -106,6 +106,7 @@ class Node:
         self.store: StateStore
         self.runtime: Runtime
         self._membership: Membership | None = None
+        self._figures: Figures
         self._server: HttpServer | None = None
         self._sockets: list[socket.socket] = []
         self._watchdog: Watchdog | None = None
@@ -169,7 +170,9 @@ class Node:
             placement=self._membership.client,
             options=self.options.runtime,
         )
-        self._membership.connect(self.runtime)
+        membership = self._membership
+        self._figures = Figures(self.runtime, started=self._started, leading=lambda: membership.leading)
+        membership.connect(self.runtime)
         bind(self)
         if self._sockets:
             # Late: half of the time that importing perdure takes would be aiohttp's. But not while the watchdog looks.
@@ -343,35 +346,16 @@ class Node:
 
     def figures(self) -> NodeFigures:
         """What this node says of itself, to any node that asks."""
-        runtime = self.runtime
-        table = runtime.placement.table
-        return NodeFigures(
-            self.node_id,
-            runtime.clock.now(),
-            self._started,
-            release(),
-            self._activations(),
-            runtime.engine.activities.running,
-            runtime.engine.activities.queued,
-            runtime.committer.pending,
-            handovers(table, self.node_id, {key: owned.fence for key, owned in runtime.host.owned.items()})
-            if table is not None
-            else [],
-            self._membership is not None and self._membership.leading,
-        )
+        return self._figures.own()
 
     async def cluster(self) -> ClusterView:
         table = self.runtime.placement.table
         if table is None:
             raise Unavailable("this node knows no placement table yet")
-        figures = self.figures()
-        return view(table, self.node_id, {self.node_id: heard(figures, figures.now, figures.now)})
+        return view(table, self.node_id, await self._figures.of(table.members))
 
     async def examine(self) -> Sequence[Finding]:
         return await examine(self.store)
-
-    def _activations(self) -> dict[str, int]:
-        return dict(Counter(actor.type for actor in self.runtime.host.activations))
 
     def describe(self) -> dict[str, Any]:
         runtime = self.runtime
@@ -387,22 +371,16 @@ class Node:
             "workflows": sorted(self.registry.workflows),
             "activities": sorted(self.registry.activities),
             "actor_types": sorted(map(plain, runtime.host.types)),
-            "activations": {plain(name): count for name, count in self._activations().items()},
+            "activations": {
+                plain(name): count
+                for name, count in Counter(actor.type for actor in runtime.host.activations).items()
+            },
             "partitions": {"total": runtime.host.partitions, "owned": len(runtime.host.owned)},
             "placement": {"term": table.term, "epoch": table.epoch} if table else None,
             "commits_pending": runtime.committer.pending,
             "activities_running": runtime.engine.activities.running,
             "activities_queued": runtime.engine.activities.queued,
         }
-
-
-@cache
-def release() -> str:
-    """The release of Perdure that this process runs."""
-    # Late: importing it takes longer than most of what a node imports.
-    from importlib.metadata import version
-
-    return version("perdure")
 
 
 def _end_process(reason: str) -> None:
