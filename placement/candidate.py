@@ -13,9 +13,35 @@ from perdure.placement.leader import PlacementLeader
 from perdure.placement.member import Member
 from perdure.placement.network import PATH, accept_links, connector
 from perdure.placement.options import PlacementOptions
-from perdure.placement.session import Receiver, Session, local_link
+from perdure.placement.session import Connect, Receiver, Session, local_link
 from perdure.security import Security
 from perdure.statestore.contract import Lease
+
+
+def candidate(
+    lease: Lease,
+    member: Member,
+    clock: Clock,
+    partitions: int,
+    connect: Connect,
+    options: PlacementOptions,
+) -> tuple[PlacementClient, PlacementLeader]:
+    """A node's client, and its replica of the service, whose `run` is to be started. The client goes to whoever leads
+    by the store, and to its own replica without a network; the replica does not ask for the lease while the client is
+    led."""
+    leader = PlacementLeader(lease, clock, partitions, address=member.address, options=options)
+    local = local_link(clock, leader.accept)
+
+    async def reach(address: str, receiver: Receiver) -> Session:
+        return await (local if leader.term is not None else connect)(address, receiver)
+
+    # Whoever takes over waits for all members of the last table: they should not be slower than it.
+    hurried = replace(options, reconnect_limit=min(options.reconnect_limit, options.acquire))
+    client = PlacementClient(member, clock, reach, locate=leader.locate, options=hurried)
+    leader.known = lambda: client.table
+    leader.led = lambda: client.led(options.acquire)
+    leader.on_lead = client.reconnect
+    return client, leader
 
 
 class ClusterPlacement:
@@ -52,26 +78,11 @@ class ClusterPlacement:
         options = options or PlacementOptions()
         connect = connector(addresses, security, clock)
         if addresses:
-            self = cls(PlacementClient(member, clock, connect, options=options), None, clock, options)
+            client, leader = PlacementClient(member, clock, connect, options=options), None
         else:
-            leader = PlacementLeader(lease, clock, partitions, address=member.address, options=options)
+            client, leader = candidate(lease, member, clock, partitions, connect, options)
             server.accept(PATH, accept_links(leader))
-            local = local_link(clock, leader.accept)
-
-            async def reach(address: str, receiver: Receiver) -> Session:
-                return await (local if leader.term is not None else connect)(address, receiver)
-
-            client = PlacementClient(
-                member,
-                clock,
-                reach,
-                locate=leader.locate,
-                # Whoever takes over waits for all members of the last table: they should not be slower than it.
-                options=replace(options, reconnect_limit=min(options.reconnect_limit, options.acquire)),
-            )
-            leader.led = lambda: client.led(options.acquire)
-            leader.on_lead = client.reconnect
-            self = cls(client, leader, clock, options)
+        self = cls(client, leader, clock, options)
         self._client.start()
         try:
             await self._client.joined()

@@ -24,7 +24,7 @@ from perdure.placement.messages import (
 )
 from perdure.placement.observer import Observer
 from perdure.placement.options import PlacementOptions
-from perdure.placement.service import Action, Gone, PlacementService, Publish, StoreTable
+from perdure.placement.service import NONE, Action, Gone, PlacementService, Publish, StoreTable
 from perdure.placement.session import Receiver, Session
 from perdure.placement.table import Table, decode, encode
 from perdure.statestore.contract import ExpiringLease, Lease
@@ -64,6 +64,10 @@ class PlacementLeader:
         self._pending_since = 0.0
         #: The stored table was there, and could not be read.
         self._unread = False
+        #: The newest table that this process knows, whether the store still has it or not.
+        self.known: Callable[[], Table | None] = lambda: None
+        #: The last one that it published.
+        self._last: Table | None = None
         #: What is wrong with the store, as far as it was logged.
         self._trouble = ""
         #: Where the leader was when the store was last asked, and when that was.
@@ -141,6 +145,12 @@ class PlacementLeader:
             return False
         try:
             previous = await self._stored_table()
+            lost = False
+            for known in (self._last, self.known()):
+                if known is not None and known.name > (previous.name if previous is not None else NONE):
+                    previous, lost = known, not self._exclusive
+            if lost:
+                _log.error("placement store lost tables", extra=fields(term=term))
             self._service = PlacementService(
                 term,
                 self._partitions,
@@ -150,6 +160,7 @@ class PlacementLeader:
                 exclusive=self._exclusive,
                 unread=self._unread,
                 lease_life=self._lease.life if isinstance(self._lease, ExpiringLease) else 0.0,
+                lost=lost,
                 options=self._options,
             )
         except BaseException:
@@ -219,7 +230,8 @@ class PlacementLeader:
         address, _ = self._located
         try:
             table = await self._stored_table()
-            address = table.leader if table is not None and table.leader != self._address else ""
+            # Also where that is this replica's own: another process may have the same by mistake, and lead.
+            address = table.leader if table is not None else ""
         except StoreError as error:
             self._store_troubles(error)
         finally:
@@ -289,7 +301,8 @@ class PlacementLeader:
             self._with(lambda service: service.link_closed(peer.node, self._clock.monotonic()))
 
     async def _redirect(self, peer: _Peer) -> None:
-        peer.session.send(Redirect(await self.locate()))
+        address = await self.locate()
+        peer.session.send(Redirect("" if address == self._address else address))
 
     # --- what to do about it ----------------------------------------------------------------------------------------
 
@@ -319,6 +332,7 @@ class PlacementLeader:
         _log.info(
             "placement table", extra=fields(term=table.term, epoch=table.epoch, members=len(table.members))
         )
+        self._last = table
         self._published.set()
         update = TableUpdate(table)
         for peer in list(self._by_node.values()):

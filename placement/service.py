@@ -103,10 +103,12 @@ class PlacementService:
         exclusive: bool = False,
         unread: bool = False,
         lease_life: float = 0.0,
+        lost: bool = False,
         options: PlacementOptions | None = None,
     ) -> None:
-        """`previous` is the stored table. `exclusive`: the lease shows that no other process can be working on
-        this store, so all members of the stored table are gone. `lease_life`: see `ExpiringLease`; 0 for others."""
+        """`previous` is the stored table, or a newer one that is known although the store has `lost` it. `exclusive`:
+        the lease shows that no other process can be working on this store, so all its members are gone.
+        `lease_life`: see `ExpiringLease`; 0 for others."""
         if previous is not None and previous.partitions != partitions:
             raise ConfigurationError(
                 f"the stored placement table has {previous.partitions} partitions, the store {partitions}"
@@ -117,7 +119,10 @@ class PlacementService:
         self._previous = previous
         self._leader = leader
         self._exclusive = exclusive
-        self._began = now
+        #: When nobody believes the last leader any more, unless that was seen to answer.
+        self._last_over = now + self._options.former_leader_grace(lease_life)
+        #: The same if the store has lost writes: it may have lost the last leader's lease as well.
+        self._last_over_at_most = now + self._options.former_leader_grace(0.0)
         #: Nodes know a table that the store has lost.
         self._rolled_back = self._renew_all = False
         #: Since when a node that has another's address waits to hear which of the two lives.
@@ -143,10 +148,11 @@ class PlacementService:
         self._seats: dict[str, _Seat] = {}
         if previous is not None and not exclusive:
             grace = self._options.takeover_grace
-            with_leader = self._options.former_leader_grace(lease_life)
             for node, member in previous.members.items():
                 died = member.address == previous.leader != ""
-                self._seats[node] = _Seat(member, now + (with_leader if died else grace), awaited=True)
+                self._seats[node] = _Seat(member, self._last_over if died else now + grace, awaited=True)
+        if lost:
+            self._take_anew()
 
     @property
     def term(self) -> int:
@@ -283,11 +289,12 @@ class PlacementService:
         has lost it. What it moved is fenced by names that the older table does not know, and nodes may believe in
         it: everything gets a new fence, once nobody believes any last leader."""
         found = self._previous.name if self._previous is not None else NONE
-        if self._rolled_back or self._exclusive or not found < applied < Fence(self._term, 0):
-            return
+        if found < applied < Fence(self._term, 0) and not self._rolled_back and not self._exclusive:
+            self._take_anew()
+
+    def _take_anew(self) -> None:
         self._rolled_back = self._renew_all = self._changed = True
-        over = self._began + self._options.confirm_within + self._options.word
-        self._quiet_until = max(self._quiet_until, over)
+        self._quiet_until = max(self._quiet_until, self._last_over_at_most)
 
     def heard(
         self,
@@ -316,6 +323,9 @@ class PlacementService:
         seat.deadline = max(seat.deadline, now + self._options.silence)
         if self._writing is not None and node not in self._writing.members:
             # It was dead, and is back too late: the table that takes all it has is on its way.
+            return actions
+        if self._renew_all:
+            # Somebody may have by a lost table what this one seems to have.
             return actions
         seat.word_at = now
         if applied < self._table.name and now - seat.sent_at >= 2 * self._options.heartbeat:
@@ -351,7 +361,8 @@ class PlacementService:
 
     def _set_aside(self, seat: _Seat, reason: str, now: float) -> None:
         seat.aside = reason
-        seat.deadline = min(seat.deadline, max(now, seat.word_at + self._options.word))
+        over = self._last_over if seat.awaited else seat.word_at + self._options.word
+        seat.deadline = min(seat.deadline, max(now, over))
 
     def renew(self, node: str, held: Collection[TypePartition], now: float) -> list[Action]:
         """The node's partitions get a new fence, so that it can take them again."""
