@@ -55,6 +55,7 @@ class Codec:
         values), and every class of `perdure.errors`."""
         self._bodies: list[_Bodies] = []
         self._users = _bodies("", "", Payload)
+        self._patient: set[type] = set()
         self._names: dict[type, str] = {}
         self._structs: dict[str, Decode] = {}
         self._errors: dict[str, type[PerdureError]] = {}
@@ -71,6 +72,15 @@ class Codec:
         """Actor types whose names begin with `prefix` and end with `suffix` take bodies of `types`: one type, or a
         union of tagged structs."""
         self._bodies.append(_bodies(prefix, suffix, types))
+
+    def waits(self, cls: type) -> None:
+        """Answers to bodies of this type come when somebody else has done something. So there may be any number of
+        them, and they never count as load: else they could keep out what they wait for."""
+        self._patient.add(cls)
+
+    def patient(self, body: Any) -> bool:
+        """Whether `waits` was said of its type."""
+        return type(body) in self._patient
 
     def struct(self, cls: type[msgspec.Struct]) -> None:
         """A struct that answers, and bodies of questions between nodes, may be. `ValueError` when there is another of

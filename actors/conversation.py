@@ -28,6 +28,8 @@ ALONE_SIZE, MESSAGE_LIMIT = 16 * 1024, 64 * 1024 * 1024
 #: What may be without an answer at a time, and how much may wait to be written; what is more is sent back.
 OPEN_LIMIT = 100_000
 OPEN_BYTES = 128 * 1024 * 1024
+#: As OPEN_LIMIT, of messages whose answers wait for others: these must never keep those others out.
+PATIENT_LIMIT = 1_000_000
 BUFFERED_LIMIT = 64 * 1024 * 1024
 
 
@@ -51,6 +53,37 @@ class Party(Protocol):
         """It is over, or never began. Called once, after everything open has its answer."""
 
 
+class _Open:
+    """What has no answer yet, in one direction."""
+
+    __slots__ = ("patient", "size", "urgent")
+
+    def __init__(self) -> None:
+        self.urgent = 0
+        self.patient = 0
+        #: Bytes of the urgent ones.
+        self.size = 0
+
+    def admits(self, patient: bool) -> bool:
+        if patient:
+            return self.patient < PATIENT_LIMIT
+        return self.urgent < OPEN_LIMIT and self.size < OPEN_BYTES
+
+    def add(self, patient: bool, size: int) -> None:
+        if patient:
+            self.patient += 1
+        else:
+            self.urgent += 1
+            self.size += size
+
+    def remove(self, patient: bool, size: int) -> None:
+        if patient:
+            self.patient -= 1
+        else:
+            self.urgent -= 1
+            self.size -= size
+
+
 class Conversation:
     """Implements `perdure.links.Receiver`.
 
@@ -59,13 +92,13 @@ class Conversation:
 
     __slots__ = (
         "_asked",
-        "_asked_bytes",
         "_bye",
         "_dialled",
         "_frame",
         "_last",
         "_link",
         "_number",
+        "_open",
         "_over",
         "_party",
         "_scheduled",
@@ -88,9 +121,9 @@ class Conversation:
         self._number = 0
         #: By number: what was asked and has no answer yet, and its size.
         self._asked: dict[int, tuple[Message, int]] = {}
-        self._asked_bytes = 0
-        #: How many messages of the other end have no answer yet, and the highest of their numbers.
-        self._taken = 0
+        self._open = _Open()
+        #: The messages of the other end that have no answer yet, and the highest number of all that came.
+        self._taken = _Open()
         self._last = 0
         #: The other end has ended the conversation, and took nothing after this number.
         self._bye: int | None = None
@@ -127,7 +160,8 @@ class Conversation:
         if link is None or self._over or self._bye is not None:
             message.answer(Moved(f"the link to node {self.node} is closed"))
             return
-        if self._overloaded(link):
+        patient = self._party.codec.patient(message.body)
+        if not self._open.admits(patient) or link.buffered >= BUFFERED_LIMIT:
             message.answer(Moved(f"node {self.node} is overloaded"))
             return
         target = message.target
@@ -141,14 +175,7 @@ class Conversation:
             )
         else:
             self._asked[self._number] = message, size
-            self._asked_bytes += size
-
-    def _overloaded(self, link: Link) -> bool:
-        return (
-            len(self._asked) >= OPEN_LIMIT
-            or self._asked_bytes >= OPEN_BYTES
-            or link.buffered >= BUFFERED_LIMIT
-        )
+            self._open.add(patient, size)
 
     def _request(self, message: Message) -> wire.Request:
         self._number += 1
@@ -172,44 +199,49 @@ class Conversation:
         if found is None:
             return
         message, size = found
-        self._asked_bytes -= size
+        self._open.remove(self._party.codec.patient(message.body), size)
         _tell(message, self._party.codec.decode_answer(reply))
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
     def _take(self, request: wire.Request, link: Link) -> None:
-        reply = _Reply(self, request.number)
         self._last = max(self._last, request.number)
-        self._taken += 1
-        if self._taken > OPEN_LIMIT or link.buffered >= BUFFERED_LIMIT:
+        codec = self._party.codec
+        try:
+            body = codec.decode_body(request.type, request.body)
+        except InvalidInput as error:
+            self._taken.add(False, 0)
+            self.reply(request.number, error, False)
+            return
+        patient = codec.patient(body)
+        admitted = self._taken.admits(patient) and link.buffered < BUFFERED_LIMIT
+        self._taken.add(patient, 0)
+        reply = _Reply(self, request.number, patient)
+        if not admitted:
             # Whoever asks more than is answered is not to fill this node's memory.
             reply(Moved(f"node {self._party.node} is overloaded"))
             return
         clock = self._party.clock
-        try:
-            message = Message(
-                ActorId(request.type, request.id),
-                request.method,
-                self._party.codec.decode_body(request.type, request.body),
-                reply,
-                None if request.identity is None else Identity(*request.identity),
-                bool(request.flags & wire.REPEATABLE),
-                deadline=None if request.left is None else clock.monotonic() + request.left,
-                redelivered=bool(request.flags & wire.REDELIVERED),
-                chain=tuple([ActorId(*actor) for actor in request.chain]),
-            )
-        except InvalidInput as error:
-            reply(error)
-            return
+        message = Message(
+            ActorId(request.type, request.id),
+            request.method,
+            body,
+            reply,
+            None if request.identity is None else Identity(*request.identity),
+            bool(request.flags & wire.REPEATABLE),
+            deadline=None if request.left is None else clock.monotonic() + request.left,
+            redelivered=bool(request.flags & wire.REDELIVERED),
+            chain=tuple([ActorId(*actor) for actor in request.chain]),
+        )
         try:
             self._party.arrived(message)
         except Exception as error:
             log.exception("peer.message_failed", extra=fields(actor=message.target, method=message.method))
             reply(PerdureError(f"the node failed on {message.method!r}: {error!r}"))
 
-    def reply(self, number: int, answer: Any) -> None:
+    def reply(self, number: int, answer: Any, patient: bool) -> None:
         """The answer to the other end's message; dropped when the link is gone."""
-        self._taken -= 1
+        self._taken.remove(patient, 0)
         if self._over:
             return
         try:
@@ -361,16 +393,17 @@ class Conversation:
 class _Reply:
     """The answer of a message that came over a link. Only the first counts."""
 
-    __slots__ = ("_conversation", "_number")
+    __slots__ = ("_conversation", "_number", "_patient")
 
-    def __init__(self, conversation: Conversation, number: int) -> None:
+    def __init__(self, conversation: Conversation, number: int, patient: bool) -> None:
         self._conversation: Conversation | None = conversation
         self._number = number
+        self._patient = patient
 
     def __call__(self, answer: Any) -> None:
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
-            conversation.reply(self._number, answer)
+            conversation.reply(self._number, answer, self._patient)
 
 
 def _tell(message: Message, answer: Any) -> None:

@@ -33,5 +33,6 @@ def register_workflow(codec: Codec) -> None:
     """Teaches a codec the bodies, answers and errors of this layer."""
     codec.bodies(ToWorkflow, prefix=_INTERNAL, suffix=".workflow")
     codec.bodies(ActivityRequest, prefix=_INTERNAL, suffix=".activity")
+    codec.waits(Wait)
     codec.struct(WorkflowState)
     codec.error(Purged)

@@ -805,6 +805,30 @@ async def test_too_much_without_an_answer(cluster: Cluster, monkeypatch: pytest.
     assert not a.send("b").values
 
 
+async def test_messages_that_wait_do_not_keep_others_out(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await cluster.two()
+    for node in (a, b):
+        node.links.codec.bodies(int | str, prefix="dapr.internal.", suffix=".workflow")
+        node.links.codec.waits(int)
+    target = ActorId("dapr.internal.default.app.workflow", "1")
+    await a.send("b").get()
+    kept: list[Message] = []
+    b.handle = lambda message: kept.append(message) if type(message.body) is int else message.answer(True)
+    monkeypatch.setattr(conversation, "OPEN_LIMIT", 5)
+    monkeypatch.setattr(conversation, "PATIENT_LIMIT", 20)
+    waiting = [a.send("b", number, target=target) for number in range(22)]
+    assert [type(answer.values[0]) for answer in waiting if answer.values] == [Moved, Moved]
+    await until(lambda: len(kept) == 20)
+    for _ in range(20):
+        assert await a.send("b", "progress", target=target).get() is True
+    for message in kept:
+        message.answer(message.body)
+    assert [await answer.get() for answer in waiting[:20]] == list(range(20))
+    assert not a.send("b", 1, target=target).values
+
+
 async def test_too_many_bytes_without_an_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = await cluster.two()
     await a.send("b").get()

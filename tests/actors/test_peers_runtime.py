@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from perdure.workflow.context import WorkflowContext
 from perdure.workflow.registry import Registry
 from perdure.workflow.state import RuntimeStatus
 from perdure.workflow.wire import register_workflow
+from tests.servers.proxy import CuttingProxy
 
 PARTITIONS = 16
 SECURITY = Security(token="of-this-test")
@@ -55,6 +57,8 @@ class TwoNode:
         self.store = store
         self.clock = LoopClock()
         self.server = LinkServer("127.0.0.1", 0, security=SECURITY, clock=self.clock)
+        #: What the other node dials.
+        self.proxy: CuttingProxy
         self.registry = Registry()
         self.peers: PeerLinks
         self.runtime: Runtime
@@ -101,7 +105,7 @@ class TwoNode:
             namespace="default",
             node=self.name,
             registry=self.registry,
-            address=self.server.address,
+            address=self.proxy.address,
             actor_types=("Counter",),
         )
 
@@ -162,6 +166,7 @@ async def two() -> AsyncIterator[Two]:
     both = Two()
     for node in (both.one, both.two):
         await node.server.start()
+        node.proxy = await CuttingProxy(node.server.address).__aenter__()
     placement = await EmbeddedPlacement.start(
         both.store.lease("placement"),
         both.one.member(),
@@ -180,6 +185,8 @@ async def two() -> AsyncIterator[Two]:
         await both.two.stop()
         await both.one.stop()
         await placement.stop()
+        for node in (both.one, both.two):
+            await node.proxy.__aexit__()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -212,6 +219,42 @@ async def test_many_instances_from_both_sides(two: Two) -> None:
     await asyncio.gather(*(one(node, number) for node in (two.one, two.two) for number in range(50)))
     links = {**two.one.peers.describe(), **two.two.peers.describe()}
     assert {link["unanswered"] for link in links.values()} == {0}
+
+
+async def test_links_that_are_cut_lose_nothing(two: Two) -> None:
+    """Whatever was on its way is sent again, and takes effect once."""
+    done: list[str] = []
+
+    async def one(node: TwoNode, number: int) -> None:
+        client = node.runtime.client
+        instance = f"cut-{node.name}-{number}"
+        await client.schedule_new_workflow("fan_out", input=10, instance_id=instance)
+        state = await client.wait_for_workflow_completion(instance, timeout=60)
+        assert state.output == [f"ITEM {i}" for i in range(10)]
+        events = await client.history(instance)
+        assert sum(type(event).__name__ == "TaskCompleted" for _, event in events.items) == 10
+        done.append(instance)
+
+    proxies = (two.one.proxy, two.two.proxy)
+
+    def passed() -> int:
+        return sum(sum(proxy.passed.values()) for proxy in proxies)
+
+    def reached(count: int) -> bool:
+        return passed() >= count
+
+    async def cut() -> None:
+        for _ in range(15):
+            await until(partial(reached, passed() + 30_000))
+            for proxy in proxies:
+                proxy.cut()
+
+    cutting = asyncio.create_task(cut())
+    try:
+        await asyncio.gather(*(one(node, number) for node in (two.one, two.two) for number in range(100)))
+    finally:
+        cutting.cancel()
+    assert sum(proxy.connections for proxy in proxies) > 5
 
 
 async def test_a_failure_crosses_with_its_details(two: Two) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import warnings
@@ -13,10 +14,11 @@ import msgspec
 import pytest
 
 from perdure.errors import ConfigurationError, Unavailable
-from perdure.links import PeerIdentity
+from perdure.links import LinkOptions, PeerIdentity
 from perdure.security import Security, apps_of
 from tests.links.certificates import Authority
 from tests.links.conftest import Ends, until
+from tests.servers.proxy import CuttingProxy, Way
 
 
 @pytest.fixture
@@ -45,7 +47,8 @@ async def test_the_token_lets_in(ends: Ends) -> None:
 async def test_a_wrong_token_is_refused(ends: Ends, token: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server = await ends.serve(security=Security(token="the-secret"))
-    reason = await refused(ends, server.address, Security(token=token))
+    for _ in range(3):
+        reason = await refused(ends, server.address, Security(token=token))
     assert "does not accept this node's cluster token" in reason
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == ["link.refused"]
     # Neither token is in what is said or logged.
@@ -87,6 +90,50 @@ async def test_both_ends_show_certificates(ends: Ends, ca: Authority) -> None:
     assert far.may_speak_for("prod", "web")
     assert not far.may_speak_for("prod", "webs")
     assert not far.may_speak_for("default", "web")
+
+
+async def test_links_under_tls_are_links(ends: Ends, ca: Authority) -> None:
+    near, far = await ends.pair(security=ca.issue(), overtaking=True, options=LinkOptions(silence=0.6))
+    frames = [b"", b"a" * 70_000, b"b", b"c" * 10_000_000, b"d" * 3_000_000, b"e"]
+    for frame in frames:
+        near.link.send(frame)
+        far.link.send(frame)
+    assert sorted(await far.got(6)) == sorted(frames)
+    assert sorted(await near.got(6)) == sorted(frames)
+    # For longer than the time of silence.
+    await asyncio.sleep(1.5)
+    near.link.send(b"x" * 5_000_000)
+    near.link.send(b"bye")
+    near.link.close()
+    assert len(await far.got(8)) == 8
+    await far.ended()
+    await near.ended()
+
+
+@pytest.mark.parametrize("ways", [{Way.THERE}, {Way.BACK}], ids=str)
+async def test_links_under_tls_that_end(ends: Ends, ca: Authority, ways: set[Way]) -> None:
+    options = LinkOptions(silence=0.6)
+    security = ca.issue()
+    server = await ends.serve(security=security, options=options)
+    async with CuttingProxy(server.address) as proxy:
+        near = await ends.dial(proxy.address, security=security, options=options)
+        near.link.send(b"x")
+        await until(lambda: ends.far and ends.far[0].frames)
+        proxy.cut()
+        await near.ended()
+        await ends.far[0].ended()
+        near = await ends.dial(proxy.address, security=security, options=options)
+        await until(lambda: len(ends.far) == 2)
+        proxy.swallowing |= ways
+        await until(lambda: near.ends and ends.far[1].ends)
+
+
+async def test_a_server_under_tls_that_stops(ends: Ends, ca: Authority) -> None:
+    near, far = await ends.pair(security=ca.issue())
+    far.link.send(b"x" * 5_000_000)
+    await ends.servers[0].stop()
+    await near.ended()
+    assert [len(frame) for frame in near.frames] == [5_000_000]
 
 
 async def test_a_certificate_without_apps_may_speak_for_any(ends: Ends, ca: Authority) -> None:

@@ -20,6 +20,8 @@ log = logging.getLogger("perdure.links")
 
 #: Seconds to agree on keys, and to ask for a link.
 HANDSHAKE_TIMEOUT = 5.0
+#: Hosts without the token that are remembered.
+STRANGERS = 1000
 #: Seconds in which links close in good order when the server stops.
 STOP_TIMEOUT = 3.0
 
@@ -51,6 +53,8 @@ class LinkServer:
         self._listeners: list[asyncio.Server] = []
         self._http: web.Server | None = None
         self._stopping = False
+        #: Hosts that did not know the token.
+        self._strangers: set[str] = set()
 
     def accept(self, path: str, accept: Accept, *, overtaking: bool = False) -> None:
         """Who takes links to this path. `overtaking`: what this end sends in frames of up to 64 KB does not wait for
@@ -112,11 +116,18 @@ class LinkServer:
             # Only browsers say where a page comes from: a page must not reach what the person before it can.
             return web.Response(status=403, text="no links for browsers")
         if not self._security.admits(request.headers.get("Authorization")):
-            log.warning("link.refused", extra=fields(peer=request.remote, reason="wrong cluster token"))
+            self._refused(request.remote or "")
             return web.Response(status=401, text="the cluster token is missing or wrong")
         if self._stopping:
             return web.Response(status=503, text="the node is stopping")
         return await self._link(request, path)
+
+    def _refused(self, host: str) -> None:
+        """Logged once for each host: nodes try again and again."""
+        level = logging.DEBUG if host in self._strangers else logging.WARNING
+        if len(self._strangers) < STRANGERS:
+            self._strangers.add(host)
+        log.log(level, "link.refused", extra=fields(peer=host, reason="wrong cluster token"))
 
     async def _link(self, request: web.BaseRequest, path: _Path) -> web.StreamResponse:
         # Its parser is never used: the link takes over the transport before the loop can read again.
