@@ -333,6 +333,7 @@ class PlacementClient:
         if old is not None and table.name <= old.name:
             return
         self._table = table
+        limited = self.shares.limits
         self.shares.applied(table)
         was_in, self._in_table = self._in_table, self.node in table.members
         self._believe()
@@ -349,7 +350,7 @@ class PlacementClient:
         if self._in_table:
             self._refusal = ""
             self._wake()
-        if self.shares.limits:
+        if limited or self.shares.limits:
             self.on_shares()
 
     def _believe(self) -> None:
