@@ -40,6 +40,11 @@ class RedisLease:
         self._seen_since = 0.0
         self._lock = asyncio.Lock()
 
+    @property
+    def life(self) -> float:
+        """See `ExpiringLease`. Shorter only where the server's clock is set forward."""
+        return TIME_TO_LIVE
+
     async def acquire(self) -> int | None:
         async with self._lock:
             now = self._monotonic()
