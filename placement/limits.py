@@ -118,11 +118,9 @@ class Limits:
         now: float,
         *,
         settled: bool,
-        lost: bool = False,
         options: PlacementOptions,
     ) -> None:
-        """`settled`: no node can have a share of an earlier leader. `lost`: the store has lost tables, so nodes that
-        `previous` does not know may have one."""
+        """`settled`: no node can have a share of an earlier leader."""
         self._term = term
         self._options = options
         self._number = 0
@@ -142,7 +140,7 @@ class Limits:
             if previous is not None:
                 self._awaited = set(_limited(previous))
                 self._graces = _graces(previous.members.values(), options.share_grace)
-            self._loose = previous is None or previous.loose or lost
+            self._loose = previous is None or previous.loose
 
     # --- membership -------------------------------------------------------------------------------------------------
 
@@ -240,7 +238,7 @@ class Limits:
         return self._loose or bool(self._awaited) or any(node not in self._members for node in self._nodes)
 
     def lost(self) -> None:
-        """The store turns out to have lost tables."""
+        """The store turns out to have lost tables: nodes that the one found does not know may have shares."""
         self._loose = True
 
     def tick(self, now: float) -> None:

@@ -293,6 +293,7 @@ class PlacementService:
             self._take_anew()
 
     def _take_anew(self) -> None:
+        self._limits.lost()
         self._rolled_back = self._renew_all = self._changed = True
         self._quiet_until = max(self._quiet_until, self._last_over_at_most)
 

@@ -19,7 +19,6 @@ from tests.simulation.actors import Counter
 from tests.simulation.ledger import LEDGER
 from tests.simulation.network import SimPeers
 from tests.simulation.process import Process
-from tests.simulation.programs import registry
 from tests.simulation.store import SimStore
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class SimNode:
             app_id="sim",
             namespace="default",
             node=self.id,
-            registry=registry,
+            registry=world.registry,
             address=f"{name}:1",
             actor_types=(Counter.actor_type,),
         )
@@ -61,7 +60,7 @@ class SimNode:
         self.runtime = Runtime(
             app_id="sim",
             namespace="default",
-            registry=registry,
+            registry=world.registry,
             actors=(ActorSpec(Counter, idle_timeout=world.idle),),
             store=SimStore(world.server, process),
             partitions=world.partitions,

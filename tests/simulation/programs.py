@@ -133,6 +133,9 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
             return await when_all([perform(ctx, each) for each in ops])
         case ["raise", number]:
             raise ValueError(f"failed {number}")
+        case ["limited", name, *numbers]:
+            # Of `tests.simulation.limits`.
+            return await when_all([ctx.call_activity(name, input=n) for n in numbers])
     raise AssertionError(op)
 
 
@@ -186,6 +189,8 @@ def _outcome(op: Op) -> Any:
             return value
         case ["branches", *ops]:
             return [_outcome(each) for each in ops]
+        case ["limited", _, *numbers]:
+            return numbers
     raise AssertionError(op)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from perdure.errors import PerdureError
 from perdure.workflow import stall
 from perdure.workflow.client import WorkflowClient
+from tests.simulation import limits
 from tests.simulation.counting import CountStory, counting
 from tests.simulation.loop import Violation
 from tests.simulation.network import LATEST
@@ -47,6 +48,8 @@ def simulate(seed: int, scenario: str, *, verbose: bool = False) -> World:
     mixed = zlib.crc32(f"{scenario}-{seed}".encode())
     world = World(mixed, idle=how.idle)
     world.skewed = how.skewed
+    if how.limited:
+        limits.prepare(world)
     try:
         with _logs(world if verbose else None):
             world.loop.run(_play(world, how))
@@ -64,7 +67,7 @@ async def _play(world: World, how: Scenario) -> None:
     names = [f"n{number}" for number in range(how.nodes)]
     for name in names:
         world.add_node(name)
-    told = stories(world, how.stories)
+    told = limits.stories(world, how.stories) if how.limited else stories(world, how.stories)
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
     counters = counting(world, how.counters, longest=how.longest_turn)

@@ -191,6 +191,8 @@ class Scenario:
     longest_turn: float = 0.3
     #: Nothing fails: no call may fail, nor anything be done twice.
     graceful: bool = False
+    #: Its stories want more than may run at a time.
+    limited: bool = False
 
 
 STORE = (store_fails, store_fails, store_crashes, store_slow)
@@ -217,6 +219,15 @@ SCENARIOS: dict[str, Scenario] = {
             pause=0.5,
             idle=3.0,
             skewed=True,
+        ),
+        Scenario(
+            "limits",
+            (*NODES, *PLACEMENT, cut, cut, lossy, store_fails, evict),
+            nodes=3,
+            pause=1.0,
+            seconds=12.0,
+            counters=0,
+            limited=True,
         ),
         Scenario("poison", (kill, store_fails, store_slow, pause), poison=True),
         Scenario("rollback", (kill, pause, store_fails), stories=4, rollback=True),

@@ -20,6 +20,7 @@ from tests.simulation.loop import PROCESS, SimLoop, Violation
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.process import Process
+from tests.simulation.programs import registry
 from tests.simulation.store import SimServer, SimStore
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class World:
         #: Seconds after which idle instances leave memory.
         self.idle = idle
         self.placement_options = OPTIONS
+        #: What its nodes run.
+        self.registry = registry
         self.lines: deque[tuple[Any, ...]] = deque(maxlen=TRACE)
         self._hash = hashlib.blake2b(digest_size=16)
         self.checker = Checker(self.loop, seed, partitions, self.trace)
