@@ -364,3 +364,44 @@ def test_a_child_that_is_told_to_end(tmp_path: Path) -> None:
             nodes.until_whole()
         assert len(nodes.output("s")) == 3
         assert nodes.stop() == 0
+
+
+TERMINAL = """
+import os, pty, sys, time
+pid, master = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+print(pid, flush=True)
+sys.stdin.read()
+os.close(master)
+_, status = os.waitpid(pid, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """It asks for new code no more than Ctrl-C does: all stop in good order."""
+    nodes = Nodes(tmp_path, nodes=2)
+    with nodes.log.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL, *nodes._command],
+            env={**nodes._environment, "NO_COLOR": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    nodes._process = process
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        parent = int(process.stdout.readline())
+        nodes.until(lambda: len(nodes.members()) == 2, "all nodes serve")
+        nodes.begin("spread", "s", [1, 0.5])
+        nodes.until(lambda: nodes.lines("began"), "an activity runs")
+        process.stdin.close()
+        assert process.wait(60) == 0
+        assert not alive(parent)
+        assert nodes.lines("ended") == nodes.lines("began")
+        process.stdout.close()
+    finally:
+        nodes.kill()

@@ -26,7 +26,7 @@ class Child:
     """A process that runs `perdure run`, from its start. In a session of its own: Ctrl-C on the terminal is the
     parent's affair, who then stops all in good order.
 
-    To be started on the main thread: the child dies with the thread that started it.
+    To be started on the main thread: the child dies with the thread that started it. OSError when it cannot be.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Child:
         #: Its exit status, as `subprocess` has it, once it has ended.
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self._channel, theirs = socket.socketpair()
-        with theirs:
+        try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "perdure", "run", *arguments, "--channel", str(theirs.fileno())],
                 env=environment,
@@ -57,6 +57,11 @@ class Child:
                 pass_fds=(theirs.fileno(), *files),
                 start_new_session=True,
             )
+        except BaseException:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
         self.pid = self._process.pid
         assert self._process.stderr is not None
         output.follow(self._process.stderr, mark)

@@ -67,8 +67,6 @@ class _Place:
         self.mark = mark
         self.restarts = Restarts()
         self.child: Child | None = None
-        #: Its process, as it was last known to placement.
-        self.node = ""
         self.loaded = False
         #: What the present process said about itself when it was ready.
         self.ready: Ready | None = None
@@ -105,23 +103,28 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._over: asyncio.Future[None] | None = None
         self._rolling: asyncio.Task[None] | None = None
+        #: Whether it was started from a terminal.
+        self._terminal = False
 
     async def run(self) -> None:
         """Until SIGTERM or Ctrl-C. SIGHUP starts the nodes anew one after the other. `NodeFailed` when a node cannot
         start at all; `StoreHeld`, `ConfigurationError`."""
         options = self._options
         self._over = asyncio.get_running_loop().create_future()
-        self._listen()
         keepers: list[asyncio.Task[None]] = []
         try:
+            # The store first: who holds it says more than who has the port.
             if of_one_process(options.store):
                 self._ground = Ground(options.store, self._clock, options.nodes)
                 await self._ground.start()
                 assert self._ground.leading is not None
                 self._ground.leading.add_done_callback(self._placement_ended)
+            self._listen()
             self._environment = self._child_environment()
             self._heed_signals()
-            keepers = [asyncio.create_task(self._keep(place)) for place in self._places]
+            for place in self._places:
+                keepers.append(keeper := asyncio.create_task(self._keep(place)))
+                keeper.add_done_callback(self._fault)
             asyncio.create_task(self._say_when_ready())  # noqa: RUF006 - the loop ends with it
             await self._over
         finally:
@@ -137,8 +140,6 @@ class Supervisor:
             for one in self._sockets:
                 one.listen(BACKLOG)
         except OSError as error:
-            for one in self._sockets:
-                one.close()
             raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._url = local_url(host, self._sockets[0].getsockname()[1])
 
@@ -147,7 +148,7 @@ class Supervisor:
         given = {
             VARIABLES["token"]: self._cluster(1).security.token,
             API_TOKEN: options.api_token,
-            STORE: options.store if self._ground is None else self._ground.store_url,
+            STORE: options.store if self._ground is None else "",
         }
         inherited = dict(os.environ)
         if self._ground is not None:
@@ -197,17 +198,15 @@ class Supervisor:
             await self._until(lambda: self._places[0].loaded)
         while not self._stopping:
             began = self._clock.monotonic()
-            child = Child(
-                place.number,
-                self._arguments(place),
-                environment=self._environment,
-                files=[one.fileno() for one in self._sockets],
-                output=self._output,
-                mark=place.mark,
-                told=self._told,
-            )
-            place.begins(child)
-            status = await child.ended
+            try:
+                child = self._spawn(place)
+            except OSError as error:
+                # The system has no room for a process now.
+                place.failed = Failed(f"no process can be started: {error.strerror}", 1)
+                place.child, pid, status = None, None, 1
+            else:
+                place.begins(child)
+                pid, status = child.pid, await child.ended
             place.child = None
             self._changed.set()
             if place.ready is not None and self._ground is not None:
@@ -217,8 +216,19 @@ class Supervisor:
                 return
             if not place.replaced:
                 delay = place.restarts.ended(self._clock.monotonic() - began)
-                self._say_why(place, child, status, delay)
+                self._say_why(place, pid, status, delay)
                 await self._until(lambda: self._stopping, within=delay)
+
+    def _spawn(self, place: _Place) -> Child:
+        return Child(
+            place.number,
+            self._arguments(place),
+            environment=self._environment,
+            files=[one.fileno() for one in self._sockets],
+            output=self._output,
+            mark=place.mark,
+            told=self._told,
+        )
 
     def _told(self, child: Child, message: FromChild) -> None:
         place = self._places[child.number - 1]
@@ -248,15 +258,15 @@ class Supervisor:
             self._over.set_exception(NodeFailed(failed.message, status=failed.status))
         return True
 
-    def _say_why(self, place: _Place, child: Child, status: int, delay: float) -> None:
+    def _say_why(self, place: _Place, pid: int | None, status: int, delay: float) -> None:
         about = fields(
             number=place.number,
-            pid=child.pid,
+            pid=pid,
             how=how(status),
             reason=place.failed.message if place.failed is not None else None,
             again_in=round(delay, 1),
         )
-        log.error("node.ended", extra=about)
+        log.log(logging.ERROR if status else logging.INFO, "node.ended", extra=about)
 
     # --- all of them -------------------------------------------------------------------------------------------------
 
@@ -359,6 +369,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        self._terminal = _has_terminal()
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _signalled(self, number: signal.Signals) -> None:
@@ -376,8 +387,17 @@ class Supervisor:
         os.kill(os.getpid(), number)
 
     def _hung_up(self) -> None:
-        if self._rolling is None or self._rolling.done():
+        """By a person who wants new code, or by the system because that person's terminal is gone."""
+        if self._terminal and not _has_terminal():
+            self._signalled(signal.SIGHUP)
+        elif self._rolling is None or self._rolling.done():
             self._rolling = asyncio.create_task(self._roll())
+
+    def _fault(self, task: asyncio.Task[None]) -> None:
+        """Of this code: a place that nobody keeps would stay empty."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._over is not None and not self._over.done():
+            self._over.set_exception(error)
 
     def _placement_ended(self, task: asyncio.Task[None]) -> None:
         """The store has refused its table. Members would take each other for gone: none may go on."""
@@ -400,3 +420,12 @@ class Supervisor:
             except TimeoutError:
                 return False
         return True
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that can hang up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
