@@ -49,6 +49,7 @@ class ConsoleApi:
             Route("GET", "/console/events", self.events, "ERR_CONSOLE"),
             Route("GET", "/console/steps", self.steps, "ERR_CONSOLE"),
             Route("GET", "/console/history", self.history, "ERR_CONSOLE"),
+            Route("GET", "/console/value", self.value, "ERR_CONSOLE"),
         ]
 
     async def view(self, request: web.Request) -> web.Response:
@@ -61,6 +62,9 @@ class ConsoleApi:
     async def history(self, request: web.Request) -> web.Response:
         stored = flag(request, "stored", False)
         return json_response(await self._page.events(_instance(request), *_page(request), stored=stored))
+
+    async def value(self, request: web.Request) -> web.Response:
+        return json_response(await self._lists.value(_actor(request), text(request, "key")))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """The same as server-sent events: now, and again whenever it changes. The client may be slow: it gets the
@@ -152,10 +156,7 @@ class ConsoleApi:
         return Topic(("instance", id), lambda: self._page.view(id), hint=version)
 
     def _actor(self, request: web.Request) -> Topic:
-        actor = ActorId(
-            checked_id(request.query.get("type", ""), "actor type", "ERR_ACTOR_TYPE"),
-            checked_id(request.query.get("id", ""), "actor id", "ERR_ACTOR_ID"),
-        )
+        actor = _actor(request)
         start = text(request, "start")
         limit = whole(request, "limit", 100, 1, MAX_PAGE)
         return Topic(("actor", actor, start, limit), lambda: self._lists.actor(actor, start, limit), 2.0)
@@ -163,6 +164,17 @@ class ConsoleApi:
 
 def _instance(request: web.Request) -> str:
     return checked_id(request.query.get("id", ""), "instance id", "ERR_INSTANCE_ID")
+
+
+def _actor(request: web.Request) -> ActorId:
+    # A type may have its namespace before it.
+    namespace, slash, kind = request.query.get("type", "").rpartition("/")
+    checked_id(kind, "actor type", "ERR_ACTOR_TYPE")
+    if slash:
+        checked_id(namespace, "namespace", "ERR_ACTOR_TYPE")
+    return ActorId(
+        namespace + slash + kind, checked_id(request.query.get("id", ""), "actor id", "ERR_ACTOR_ID")
+    )
 
 
 def _page(request: web.Request) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from perdure.console.timeline import Span, Step
 from perdure.sidecar.decoded import event_json
 from perdure.statestore.contract import Reminder
 from perdure.workflow.events import FailureDetails
-from perdure.workflow.explain import OpenTask
+from perdure.workflow.explain import OpenTask, Place
 from perdure.workflow.instance import describe
 from perdure.workflow.keys import history_key
 from perdure.workflow.metadata import PURGED, Metadata
@@ -57,12 +57,10 @@ class InstancePage:
         }
         if meta is None:
             return found
-        pending = await self._pending(record)
-        return {
-            **found,
-            **meta_json(meta),
-            "waiting": None if state.runtime_status.finished else await self._waiting(record, meta, pending),
-        }
+        found = {**found, **meta_json(meta), "waiting": None}
+        if not state.runtime_status.finished:
+            await self._add_waiting(found, record, meta)
+        return found
 
     async def steps(self, instance_id: str, start: int, limit: int) -> Json:
         """A page of the timeline. `steps` counts all."""
@@ -95,42 +93,42 @@ class InstancePage:
                 found[int(number)] = reminder
         return found
 
-    async def _waiting(self, record: Record, meta: Metadata, pending: dict[int, Reminder]) -> Json:
-        timeline, explainer = record.timeline, self._subject.engine.explainer
-        open_steps = [step for step in timeline.open.values() if not cancelled(step, pending)]
+    async def _add_waiting(self, found: Json, record: Record, meta: Metadata) -> None:
+        pending = await self._pending(record)
+        open_steps = [step for step in record.timeline.open.values() if not cancelled(step, pending)]
         listed = open_steps[:MAX_WAITS]
         activities = [step for step in listed if step.kind == "activity" and step.open]
-        places = explainer.places(
-            record.actor, meta, [OpenTask(step.spans[-1].task, step.name, step.app) for step in activities]
-        )
-        where = {id(step): place for step, place in zip(activities, places, strict=True)}
-        items: list[Json] = []
-        for step in listed:
-            span = step.spans[-1]
-            place = where.get(id(step))
-            items.append(
-                {
-                    "kind": step.kind if step.open else "retry",
-                    "name": step.name,
-                    "task": span.task if step.open else step.timer,
-                    "since": moment(span.at if step.open else span.ended),
-                    "due": moment(step.due),
-                    "attempt": len(step.spans),
-                    "error": span.error or (step.spans[-2].error if len(step.spans) > 1 else ""),
-                    "instance": step.instance,
-                    "app": step.app,
-                    **({"node": place.node, "state": place.state} if place is not None else {}),
-                }
-            )
-        waits = await explainer.waits(record.actor, meta)
-        return {
-            "items": items,
+        tasks = [OpenTask(step.spans[-1].task, step.name, step.app) for step in activities]
+        told = await self._subject.engine.explainer.explain(record.actor, meta, tasks, found["owner"])
+        places = {id(step): place for step, place in zip(activities, told.places, strict=True)}
+        waits = told.waits
+        found["inMemory"] = told.in_memory
+        found["waiting"] = {
+            "items": [wait_json(step, places.get(id(step))) for step in listed],
             "total": len(open_steps),
             "events": None if waits.found is None else plain_events(waits.found),
             "nothing": waits.found == () and not open_steps,
             "why": waits.why,
             "later": waits.later,
         }
+
+
+def wait_json(step: Step, place: Place | None) -> Json:
+    """An open step, or one whose next attempt is to come, as something that is waited for."""
+    span = step.spans[-1]
+    before = step.spans[-2].error if len(step.spans) > 1 else ""
+    return {
+        "kind": step.kind if step.open else "retry",
+        "name": step.name,
+        "task": span.task if step.open else step.timer,
+        "since": moment(span.at if step.open else span.ended),
+        "due": moment(step.due),
+        "attempt": len(step.spans),
+        "error": span.error or before,
+        "instance": step.instance,
+        "app": step.app,
+        **({"node": place.node, "state": place.state} if place is not None else {}),
+    }
 
 
 def plain_events(waits: Sequence[str]) -> list[str]:

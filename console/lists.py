@@ -107,8 +107,13 @@ class Lists:
     async def _count(self) -> dict[str, Json]:
         store = self._subject.store
         if isinstance(store, Counting):
-            found = await store.count(self._subject.engine.name, MAX_COUNT)
-            return {status: {"count": n, "more": n >= MAX_COUNT} for status, n in sorted(found.items())}
+            try:
+                found = await store.count(self._subject.engine.name, MAX_COUNT)
+                return {status: {"count": n, "more": n >= MAX_COUNT} for status, n in sorted(found.items())}
+            except Unavailable:
+                raise
+            except StoreError:
+                pass  # a store behind another process cannot, although that process could ask
         counts: dict[str, Json] = {}
         for status in RuntimeStatus:
             page = await self._subject.client.list(statuses=[status], limit=MAX_READ)
@@ -144,8 +149,15 @@ class Lists:
             found.setdefault(actor.type, []).append(actor.id)
         return {name: (len(ids), sorted(islice(ids, MAX_ACTIVE))) for name, ids in found.items()}
 
+    async def value(self, actor: ActorId, key: str) -> Json:
+        """One value, however large; None where there is no such key. `start` of `keys` is inclusive."""
+        page = await self._subject.store.keys(actor, key, key, 1)
+        found = next((value for name, value in page.items if name == key), None)
+        return {"value": None if found is None else shown_value(decode_value(key, found), 2**40)}
+
     async def actor(self, actor: ActorId, start: str, limit: int) -> Json:
-        """A page of an actor's keys with their values, and its reminders."""
+        """A page of an actor's keys with their values, and its reminders. The actor type is as the table has it: with
+        its namespace, unless that is `default`."""
         store = self._subject.store
         page = await store.keys(actor, "", start or None, limit)
         reminders = await store.reminders(actor)

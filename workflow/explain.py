@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from perdure.errors import LoopBlocked, NotRegistered, PerdureError
+from perdure.actors.questions import NodeQuestions
+from perdure.errors import InvalidInput, LoopBlocked, NotRegistered, PerdureError
 from perdure.statestore.contract import ActorId
+from perdure.workflow import metadata
 from perdure.workflow.events import ExecutionStarted
 from perdure.workflow.executor import NonDeterminism, Run
 from perdure.workflow.metadata import Metadata
@@ -22,6 +24,8 @@ from perdure.workflow.run import InProcessExecutor
 if TYPE_CHECKING:
     from perdure.workflow.engine import WorkflowEngine
 
+#: The name of the question about an instance.
+EXPLAIN = "explain"
 #: Answers that are remembered: replay gives the same for the same history.
 REMEMBERED = 64
 #: An instance that changes all the time is replayed for a look during one part in so many of the time.
@@ -56,14 +60,73 @@ class Place(msgspec.Struct, frozen=True):
     state: str
 
 
+class Explanation(msgspec.Struct, frozen=True):
+    """What can be told of an active instance beside its state."""
+
+    waits: Waits
+    #: One for each activity that was asked about.
+    places: list[Place]
+    #: Whether it is in the memory of the node that tells.
+    in_memory: bool = False
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """Sent to the owner of an instance, as plain values."""
+
+    type: str
+    id: str
+    metadata: bytes
+    tasks: list[OpenTask]
+
+
 class Explainer:
     """One per engine. Looks at the instance in memory, or else runs its code over its history, apart from it."""
 
     def __init__(self, engine: WorkflowEngine) -> None:
         self._engine = engine
+        self._questions: NodeQuestions | None = None
         self._known: OrderedDict[tuple[ActorId, str, int], Waits] = OrderedDict()
         self._rest_until: dict[ActorId, float] = {}
         self._replaying = asyncio.Lock()
+
+    def answer(self, questions: NodeQuestions) -> None:
+        """Answers what other nodes ask about instances that this node owns, and asks them about theirs."""
+        self._questions = questions
+        questions.register(EXPLAIN, self._asked)
+
+    async def explain(
+        self, actor: ActorId, meta: Metadata, tasks: Sequence[OpenTask], owner: str
+    ) -> Explanation:
+        """What the owner of the instance knows, or, when it gives no answer, what can be known here. `meta` is of
+        the instance's last commit."""
+        if self._questions is not None and owner and owner != self._engine.node:
+            question = _Question(actor.type, actor.id, metadata.encode(meta), list(tasks))
+            answer = await self._questions.ask(
+                owner, EXPLAIN, msgspec.to_builtins(question, builtin_types=(bytes,))
+            )
+            try:
+                found = msgspec.convert(answer, Explanation)
+            except msgspec.ValidationError:
+                found = None
+            if found is not None and len(found.places) == len(tasks):
+                return found
+        return await self._explain(actor, meta, tasks)
+
+    async def _explain(self, actor: ActorId, meta: Metadata, tasks: Sequence[OpenTask]) -> Explanation:
+        waits = await self.waits(actor, meta)
+        return Explanation(waits, list(self.places(actor, meta, tasks)), self.in_memory(actor))
+
+    async def _asked(self, body: Any) -> Any:
+        try:
+            question = msgspec.convert(body, _Question)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"not a question about an instance: {error}") from error
+        actor = ActorId(question.type, question.id)
+        if actor.type != self._engine.name:
+            raise InvalidInput(f"this node has {self._engine.name}, not {actor.type}")
+        return msgspec.to_builtins(
+            await self._explain(actor, metadata.decode(question.metadata), question.tasks)
+        )
 
     def in_memory(self, actor: ActorId) -> bool:
         """Whether the instance is in the memory of this node."""

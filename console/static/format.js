@@ -90,5 +90,7 @@ export function bytes(value) {
 /** What people call an actor type: the runtime's own names are long. */
 export function typeName(type) {
   const parts = /^dapr\.internal\.(.+)\.([^.]+)\.(workflow|activity)$/.exec(type);
-  return parts ? `${parts[2]} ${parts[3] === "workflow" ? "workflows" : "activities"}` : type;
+  if (parts) return `${parts[2]} ${parts[3] === "workflow" ? "workflows" : "activities"}`;
+  const [namespace, name] = type.split("/");
+  return name ? `${name} (${namespace})` : type;
 }

@@ -80,11 +80,8 @@ class Actor {
   whole(one) {
     const button = h("button", { class: "quiet", type: "button" }, "Show all of it");
     button.addEventListener("click", async () => {
-      const path = `v1.0/actors/${encodeURIComponent(this.type)}/${encodeURIComponent(this.id)}/state/${encodeURIComponent(one.key)}`;
-      const found = await this.page.ask(path, {});
-      if (found === undefined) return;
-      const text = JSON.stringify(found);
-      button.parentElement.replaceChildren(payload({ text, length: text.length, cut: false }));
+      const found = await this.page.ask("console/value", { type: this.type, id: this.id, key: one.key });
+      if (found?.value) button.parentElement.replaceChildren(payload(found.value));
     });
     return button;
   }

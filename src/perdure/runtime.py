@@ -114,6 +114,7 @@ class Runtime:
         )
         placement.counts = self.engine.activities.counts
         placement.on_shares = self.engine.activities.share_changed
+        self.engine.explainer.answer(self.questions)
         self.engine.dispatcher.unregistered_grace = options.unregistered_grace
         self.host.accounted = self.engine.accounted
         self.host.on_disowned = self.engine.dispatcher.disowned

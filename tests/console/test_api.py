@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from perdure import Actor, App
 from perdure.console import api, instance, lists
 from perdure.errors import StoreUnavailable
 from perdure.placement.hashing import partition_of
@@ -415,6 +416,37 @@ async def test_actors(served: Any) -> None:
     assert [one["key"] for one in second["keys"]] == ["owner"]
     nobody = await served.view("actor", type="Cart", id="nobody")
     assert (nobody["keys"], nobody["reminders"], nobody["inMemory"]) == ([], [], False)
+
+
+async def test_one_value(served: Any) -> None:
+    await served.node.call_actor(ActorId("Cart", "42"), "add", json.dumps("x" * 5000).encode())
+    one = {"type": "Cart", "id": "42"}
+    short = next(one for one in (await served.view(**CART))["keys"] if one["key"] == "items")
+    assert short["value"]["cut"]
+    whole = (await served.get("/console/value", key="items", **one))["value"]
+    assert (whole["cut"], json.loads(whole["text"])) == (False, ["x" * 5000])
+    assert await served.get("/console/value", key="item", **one) == {"value": None}
+    assert (await served.get("/console/value", 400, type="", id="1"))["errorCode"] == "ERR_ACTOR_TYPE_INVALID"
+
+
+async def test_actors_of_a_namespace(tmp_path: Any) -> None:
+    """Types are those of the table; that of another namespace is another type."""
+    app = App("shop", namespace="prod")
+
+    @app.actor
+    class Cart(Actor):
+        async def add(self) -> None:
+            self.state.set("n", 1)
+
+    async with app.serve(store="memory://", http_port=0) as node, aiohttp.ClientSession() as session:
+        await node.call_actor(ActorId("Cart", "42"), "add", None)
+        url = f"{node.url}/console/view"
+        async with session.get(url, params={"view": "actors"}) as answer:
+            names = [one["name"] for one in (await answer.json())["value"]["types"]]
+        assert names == ["dapr.internal.prod.shop.workflow", "prod/Cart"]
+        for kind, keys in (("prod/Cart", ["n"]), ("Cart", [])):
+            async with session.get(url, params={"view": "actor", "type": kind, "id": "42"}) as answer:
+                assert [one["key"] for one in (await answer.json())["value"]["keys"]] == keys
 
 
 async def test_the_cluster(served: Any) -> None:
