@@ -158,20 +158,21 @@ class Conversation:
         """Sends a message; its answer is as `perdure.actors.router.Peers` says."""
         link = self._link
         if link is None or self._over or self._bye is not None:
-            message.answer(Moved(f"the link to node {self.node} is closed"))
+            tell(message, Moved(f"the link to node {self.node} is closed"))
             return
         patient = self._party.codec.patient(message.body)
         if not self._open.admits(patient) or link.buffered >= BUFFERED_LIMIT:
-            message.answer(Moved(f"node {self.node} is overloaded"))
+            tell(message, Moved(f"node {self.node} is overloaded"))
             return
         target = message.target
         try:
             size = self._add(self._request(message))
         except PerdureError as error:
-            message.answer(error)
+            tell(message, error)
         except wire.UNWRITABLE as error:
-            message.answer(
-                InvalidInput(f"{message.method!r} to {target} cannot be sent to another node: {error}")
+            tell(
+                message,
+                InvalidInput(f"{message.method!r} to {target} cannot be sent to another node: {error}"),
             )
         else:
             self._asked[self._number] = message, size
@@ -200,7 +201,7 @@ class Conversation:
             return
         message, size = found
         self._open.remove(self._party.codec.patient(message.body), size)
-        _tell(message, self._party.codec.decode_answer(reply))
+        tell(message, self._party.codec.decode_answer(reply))
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
@@ -384,9 +385,9 @@ class Conversation:
             )
         for number, (message, _) in asked.items():
             if number in never or number > taken:
-                _tell(message, Moved(f"node {self.node}: {reason}"))
+                tell(message, Moved(f"node {self.node}: {reason}"))
             else:
-                _tell(message, Unavailable(f"node {self.node}: {reason} before the answer"))
+                tell(message, Unavailable(f"node {self.node}: {reason} before the answer"))
         self._party.ended(self, reason)
 
 
@@ -406,7 +407,7 @@ class _Reply:
             conversation.reply(self._number, answer, self._patient)
 
 
-def _tell(message: Message, answer: Any) -> None:
+def tell(message: Message, answer: Any) -> None:
     """What one sender makes of its answer must not keep others from theirs."""
     try:
         message.answer(answer)

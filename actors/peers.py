@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from perdure.actors.codec import Codec
-from perdure.actors.conversation import Conversation
+from perdure.actors.conversation import Conversation, tell
 from perdure.actors.messages import Message
 from perdure.clock import Clock
 from perdure.errors import Moved, PerdureError
@@ -242,7 +242,7 @@ class _Peer:
     def _send_back(self, reason: str) -> None:
         waiting, self._waiting = self._waiting, deque()
         for message in waiting:
-            message.answer(Moved(reason))
+            tell(message, Moved(reason))
 
     # --- conversations -----------------------------------------------------------------------------------------------
 

@@ -83,6 +83,12 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         context.check_hostname = self.check_name
         return self._load(context)
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Has a context of `server_context` use what the files hold now, for the links to come. `ConfigurationError`
+        when they cannot be used: then it stays as it was."""
+        self.server_context()
+        self._load(context)
+
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         for field in ("ca", "cert", "key"):

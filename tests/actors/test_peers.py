@@ -257,8 +257,13 @@ async def test_what_one_sender_makes_of_its_answer_is_its_own_affair(cluster: Cl
     def fail(answer: Any) -> None:
         raise RuntimeError("not mine")
 
-    a.links.send("b", Message(TARGET, "do", b"", fail))
+    for body in (b"", object()):
+        a.links.send("b", Message(TARGET, "do", body, fail))
     assert await a.send("b", b"next").get() == b"next"
+    for name in ("nobody", "nowhere"):
+        cluster.table[name] = "127.0.0.1:1"
+        a.links.send(name, Message(TARGET, "do", b"", fail))
+        assert type(await a.send(name).get()) is Moved
 
 
 # --- what cannot be sent -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 
 from perdure.errors import ConfigurationError, Unavailable
 from perdure.links import LinkOptions, PeerIdentity
+from perdure.links import server as links_server
 from perdure.security import Security, apps_of
 from tests.links.certificates import Authority
 from tests.links.conftest import Ends, until
@@ -196,6 +197,32 @@ async def test_the_name_that_is_dialled_must_be_in_the_certificate(ends: Ends, c
     near = await ends.dial(server.address, security=unchecked)
     near.link.send(b"x")
     await until(lambda: ends.far and ends.far[0].frames)
+
+
+def spoil(path: str) -> None:
+    Path(path).write_text("nonsense")
+
+
+async def test_certificates_that_are_renewed(
+    ends: Ends, ca: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The files change while the server runs: new links see the new certificate, old links stay."""
+    monkeypatch.setattr(links_server, "RENEW", 0.05)
+    dialler = ca.issue("dialler")
+    security = ca.issue("server", apps=["default/one"])
+    server = await ends.serve(security=security)
+    old = await ends.dial(server.address, security=dialler)
+    # While they are being written, they do not fit each other.
+    spoil(security.key)
+    await until(lambda: any(r.getMessage() == "certificates.unusable" for r in caplog.records))
+    assert (await ends.dial(server.address, security=dialler)).link.peer.apps == {"default/one"}
+    ca.issue("server", apps=["default/two"])
+    apps: frozenset[str] = frozenset()
+    while apps != {"default/two"}:
+        apps = (await ends.dial(server.address, security=dialler)).link.peer.apps
+        assert apps in ({"default/one"}, {"default/two"})
+    old.link.send(b"x")
+    await until(lambda: ends.far[0].frames)
 
 
 async def test_old_protocols_are_refused(ends: Ends, ca: Authority) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from perdure.addresses import bound, join
-from perdure.clock import Clock
+from perdure.clock import Cancellable, Clock
 from perdure.errors import ConfigurationError
 from perdure.links.link import Accept, LinkOptions, PeerIdentity
 from perdure.links.wire import Wire
@@ -20,6 +21,8 @@ log = logging.getLogger("perdure.links")
 
 #: Seconds to agree on keys, and to ask for a link.
 HANDSHAKE_TIMEOUT = 5.0
+#: Seconds between two looks at the files of certificates: these are renewed while nodes run.
+RENEW = 60.0
 #: Hosts without the token that are remembered.
 STRANGERS = 1000
 #: Seconds in which links close in good order when the server stops.
@@ -53,6 +56,7 @@ class LinkServer:
         self._listeners: list[asyncio.Server] = []
         self._http: web.Server | None = None
         self._stopping = False
+        self._renewal: Cancellable | None = None
         #: Hosts that did not know the token.
         self._strangers: set[str] = set()
 
@@ -83,6 +87,15 @@ class LinkServer:
                 backlog=1024,
             )
             self._listeners.append(listener)
+        if context is not None:
+            self._renewal = self._clock.call_later(RENEW, self._renew, context)
+
+    def _renew(self, context: ssl.SSLContext) -> None:
+        try:
+            self._security.renew(context)
+        except ConfigurationError as error:
+            log.error("certificates.unusable", extra=fields(reason=error.message))
+        self._renewal = self._clock.call_later(RENEW, self._renew, context)
 
     @property
     def address(self) -> str:
@@ -93,6 +106,8 @@ class LinkServer:
         """Accepts no more, and closes every link after what was sent; what cannot be sent in time is dropped.
         Idempotent."""
         self._stopping = True
+        if self._renewal is not None:
+            self._renewal.cancel()
         while self._listeners:
             self._listeners.pop().close()
         for wire in list(self._wires):
