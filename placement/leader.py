@@ -77,6 +77,7 @@ class PlacementLeader:
         self._proven_at = -math.inf
         self._wake = asyncio.Event()
         self._published = asyncio.Event()
+        self._tried = asyncio.Event()
         self._stopped = False
         self._ticker: Cancellable | None = None
         #: In order of arrival, so that a seed repeats a run.
@@ -93,6 +94,11 @@ class PlacementLeader:
         if self._service is None or self._service.ended:
             return False
         return self._exclusive or self._clock.monotonic() - self._proven_at <= self._options.confirm_within
+
+    @property
+    def trouble(self) -> str:
+        """Why the store did not answer when it was last asked; empty if it did."""
+        return self._trouble
 
     @property
     def term(self) -> int | None:
@@ -128,6 +134,7 @@ class PlacementLeader:
 
     def _store_troubles(self, error: StoreError) -> None:
         """A store that is away is asked several times a second, which is news only once."""
+        self._tried.set()
         if self._trouble != str(error):
             self._trouble = str(error)
             _log.warning("placement store failed", extra=fields(error=self._trouble))
@@ -137,11 +144,16 @@ class PlacementLeader:
             self._trouble = ""
             _log.info("placement store answers again")
 
+    async def tried(self) -> None:
+        """Returns when `run` has tried once to lead."""
+        await self._tried.wait()
+
     async def acquire(self) -> bool:
         """Tries once to take the lease and to read the stored table; False when another leads."""
         began = self._clock.monotonic()
         term = await self._lease.acquire()
         if term is None:
+            self._tried.set()
             return False
         try:
             previous = await self._stored_table()
@@ -173,6 +185,7 @@ class PlacementLeader:
         self._do(self._service.start())
         self._tick_soon()
         self.on_lead()
+        self._tried.set()
         return True
 
     def expect(self, members: int) -> None:

@@ -14,6 +14,7 @@ from perdure.cli.cluster import cluster
 from perdure.cli.doctor import doctor
 from perdure.cli.failures import FAILED, INTERRUPTED, USAGE, CommandError
 from perdure.cli.options import AsJson
+from perdure.cli.placement import placement
 from perdure.cli.run import run
 from perdure.errors import PerdureError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(placement)
 # `steering` adds its commands to those of `workflow`.
 assert steering
 app.add_typer(workflow.app, name="workflow")
