@@ -10,6 +10,7 @@ from perdure.statestore.contract import Commit, CommitResult
 from perdure.statestore.memory import MemoryStore
 from perdure.statestore.postgres.store import PostgresStore
 from perdure.statestore.redis.store import RedisStore
+from perdure.statestore.socket import SocketStore
 from perdure.statestore.sqlite.store import SqliteStore
 
 
@@ -32,7 +33,7 @@ def counting() -> Iterator[CommitCount]:
     """Counts for all stores of this process until the block ends."""
     count = CommitCount()
     with contextlib.ExitStack() as stack:
-        for store in (MemoryStore, SqliteStore, RedisStore, PostgresStore):
+        for store in (MemoryStore, SqliteStore, SocketStore, RedisStore, PostgresStore):
             stack.enter_context(_counted(store, count))
         yield count
 

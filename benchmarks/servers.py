@@ -10,13 +10,14 @@ from pathlib import Path
 #: What a report calls each kind of store.
 TITLES = {
     "sqlite": "Perdure, SQLite FULL",
+    "sqlite-nodes": "Perdure, SQLite FULL, as --nodes N",
     "redis-always": "Perdure, Redis appendfsync always",
     "redis-everysec": "Perdure, Redis appendfsync everysec",
     "postgres": "Perdure, PostgreSQL synchronous",
     "memory": "Perdure, memory (not durable)",
 }
 #: Those that several processes may use.
-SHARED = ("redis-always", "redis-everysec", "postgres")
+SHARED = ("sqlite-nodes", "redis-always", "redis-everysec", "postgres")
 
 
 @contextlib.contextmanager
@@ -26,6 +27,11 @@ def store_url(kind: str, folder: Path) -> Iterator[str]:
         yield "memory://"
     elif kind == "sqlite":
         yield f"sqlite:///{folder}/benchmark.db"
+    elif kind == "sqlite-nodes":
+        from benchmarks.store_process import store_process
+
+        with store_process(folder) as url:
+            yield url
     else:
         with _server(kind) as url:
             yield url
