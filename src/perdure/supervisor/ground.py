@@ -64,15 +64,21 @@ class Ground:
         self._folder = PrivateFolder()
         self._server = StoreServer(store, self._folder.socket)
         await self._server.start()
-        leader = PlacementLeader(store.lease("placement"), self._clock, settings.partitions, exclusive=True)
+        self._links = links.LinkServer(LOOPBACK, 0, security=Security(token=self._token), clock=self._clock)
+        await self._links.start()
+        leader = PlacementLeader(
+            store.lease("placement"),
+            self._clock,
+            settings.partitions,
+            address=self._links.address,
+            exclusive=True,
+        )
         if not await leader.acquire():
             raise StoreHeld(f"{self._url} is in use in this process already")
         self._leader = leader
         leader.expect(self._nodes)
         self.leading = self._clock.spawn(leader.lead(), name="placement-leader")
-        self._links = links.LinkServer(LOOPBACK, 0, security=Security(token=self._token), clock=self._clock)
         self._links.accept(PATH, self._gate.guard(accept_links(leader)))
-        await self._links.start()
 
     @property
     def store_url(self) -> str:
