@@ -31,6 +31,7 @@ from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, Settings, StateStore
+from perdure.statestore.socket.client import SocketStore
 from perdure.statestore.urls import open_store, shown
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.client import WorkflowClient
@@ -124,6 +125,8 @@ class Node:
         process has the store; `ConfigurationError` for what is wrong with the options."""
         options = self.options
         self.store = open_store(options.store) if isinstance(options.store, str) else options.store
+        if isinstance(self.store, SocketStore) and options.exit_when_stuck:
+            self.store.on_lost(_end_process)
         try:
             await self._start()
         except BaseException:
