@@ -366,6 +366,41 @@ def test_a_child_that_is_told_to_end(tmp_path: Path) -> None:
         assert nodes.stop() == 0
 
 
+SERVER = """
+import asyncio, sys
+from perdure.statestore import open_store
+from perdure.statestore.socket import StoreServer
+
+async def main():
+    server = StoreServer(open_store("memory://"), sys.argv[1])
+    await server.start()
+    print(server.url, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_node_that_loses_its_store(tmp_path: Path) -> None:
+    """Whoever has the store is killed: a node that was started by hand does not outlive it either, and says why."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(tmp_path / "store.sock")], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            nodes = Nodes(tmp_path, "--peer-port", "0", "--store", server.stdout.readline().strip(), nodes=1)
+            nodes.spawn()
+            try:
+                nodes.until(nodes.ready, "it serves")
+                server.kill()
+                assert nodes.ended() == 69
+                assert "store.lost" in nodes.log.read_text()
+            finally:
+                nodes.kill()
+        finally:
+            server.kill()
+
+
 TERMINAL = """
 import os, pty, sys, time
 pid, master = pty.fork()
