@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from perdure.placement.network import PATH, accept_links
 from perdure.placement.options import PlacementOptions
 from perdure.placement.table import Table, decode, diff
 from perdure.security import Security
+from tests.links.certificates import Authority
 from tests.placement.leases import LeaseServer, TimedLease
 from tests.placement.waiting import until
 
@@ -220,6 +222,57 @@ async def test_a_refused_node_fails_to_start_with_the_reason(cluster: Cluster) -
         await asyncio.wait_for(stranger.start(app="other"), 30)
     await stranger.server.stop()
     assert set((await cluster.settle()).members) == {"a"}
+
+
+# --- who is let in ----------------------------------------------------------------------------------------------------
+
+
+async def test_certificates_say_for_which_app_a_node_may_speak(cluster: Cluster, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cluster.security = authority.issue("placement")
+    await cluster.serve(2)
+    node = Node(cluster, "a")
+    cluster.nodes["a"] = node
+    await node.start(security=authority.issue("shop", apps=["default/shop", "blue/shop"]))
+    assert set((await cluster.settle()).members) == {"a"}
+    thief = Node(cluster, "thief")
+    with pytest.raises(ConfigurationError, match="its certificate is for default/bank"):
+        await asyncio.wait_for(thief.start(security=authority.issue("bank", apps=["default/bank"])), 30)
+    await thief.server.stop()
+    assert set((await cluster.settle()).members) == {"a"}
+
+
+@pytest.mark.parametrize("service", [True, False], ids=["service", "candidates"])
+async def test_who_is_not_trusted_by_the_others_fails_to_start(
+    cluster: Cluster, tmp_path: Path, service: bool
+) -> None:
+    authority = Authority(tmp_path)
+    cluster.security = authority.issue("all")
+    if service:
+        await cluster.serve(1)
+    await cluster.add("a", "b")
+    stranger = Node(cluster, "stranger")
+    # One that cannot reach the others could still lead by the lease, but that is held.
+    with pytest.raises(ConfigurationError, match="cannot be trusted"):
+        await asyncio.wait_for(stranger.start(security=Authority(tmp_path, "other").issue("stranger")), 30)
+    await stranger.server.stop()
+    assert set((await cluster.settle()).members) == {"a", "b"}
+
+
+@pytest.mark.parametrize("service", [True, False], ids=["service", "candidates"])
+@pytest.mark.parametrize("token", ["", "wrong"])
+async def test_who_does_not_know_the_token_fails_to_start(
+    cluster: Cluster, service: bool, token: str
+) -> None:
+    cluster.security = Security(token="secret")
+    if service:
+        await cluster.serve(1)
+    await cluster.add("a", "b")
+    stranger = Node(cluster, "stranger")
+    with pytest.raises(ConfigurationError, match="cluster token"):
+        await asyncio.wait_for(stranger.start(security=Security(token=token)), 30)
+    await stranger.server.stop()
+    assert set((await cluster.settle()).members) == {"a", "b"}
 
 
 # --- nodes that are candidates ----------------------------------------------------------------------------------------
