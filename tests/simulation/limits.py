@@ -76,10 +76,14 @@ for _definition in (*programs.workflows.values(), *programs.activities.values())
     _register(name=_definition.name)(_definition.fn)
 
 
+def uses_of(loop: SimLoop) -> Uses:
+    return _USES[loop]
+
+
 def _uses() -> Uses:
     process = PROCESS.get()
     assert process is not None
-    return _USES[process.loop]
+    return uses_of(process.loop)
 
 
 @registry.activity(
