@@ -32,11 +32,11 @@ class Rows:
 
     __slots__ = (
         "_rewritten",
-        "fresh",
         "actors",
         "cleared",
         "deleted",
         "erased",
+        "fresh",
         "gone",
         "instances",
         "keys",
@@ -172,10 +172,12 @@ def call(commits: Sequence[Commit], rewritten: Collection[bytes] = ()) -> Call:
 
 def unstorable(commit: Commit) -> str | None:
     """Why a commit can never be stored, as far as that can be told by looking at it."""
+    for key in (*commit.put, *commit.delete):
+        # Keys are bytes there, and may hold a NUL.
+        if not storable(key.replace("\0", "")):
+            return f"{key[:60]!r} is no text"
     texts = [
         commit.actor.id,
-        *commit.put,
-        *commit.delete,
         *commit.delete_reminders,
         *(reminder.name for reminder in commit.reminders),
         *((commit.row.name, commit.row.status) if commit.row else ()),
