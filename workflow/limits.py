@@ -24,7 +24,9 @@ class Queue(msgspec.Struct, frozen=True):
 def check_limit(what: str, value: int | None) -> int | None:
     """`ConfigurationError` unless it is None or a number from 1 on."""
     if value is not None and (type(value) is not int or value < 1):
-        raise ConfigurationError(f"{what} is {value!r}; it must be a whole number from 1 on, or None for no limit")
+        raise ConfigurationError(
+            f"{what} is {value!r}; it must be a whole number from 1 on, or None for no limit"
+        )
     return value
 
 
