@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from perdure.clock import Clock
 from perdure.links import LinkServer
-from perdure.placement.client import PlacementClient
+from perdure.placement.client import PlacementClient, joined_while
 from perdure.placement.leader import PlacementLeader
 from perdure.placement.member import Member
 from perdure.placement.network import PATH, accept_links, connector
@@ -73,7 +73,8 @@ class ClusterPlacement:
 
         With `addresses`, those of a separate service, it is only a client of that. Without, every node is a
         candidate: it serves PATH at its `server`, which others reach at the member's own address, and whoever has
-        the lease leads. `ConfigurationError` when placement refuses the node as it is.
+        the lease leads. `ConfigurationError` when placement refuses the node as it is, or the lease cannot be had
+        as the store is set up.
         """
         options = options or PlacementOptions()
         connect = connector(addresses, security, clock)
@@ -85,7 +86,10 @@ class ClusterPlacement:
         self = cls(client, leader, clock, options)
         self._client.start()
         try:
-            await self._client.joined()
+            if self._task is not None:
+                await joined_while(client, clock, self._task)
+            else:
+                await client.joined()
         except BaseException:
             await self.stop()
             raise

@@ -364,6 +364,21 @@ class PlacementClient:
                 waiter.set_result(None)
 
 
+async def joined_while(client: PlacementClient, clock: Clock, leading: asyncio.Task[None]) -> None:
+    """Returns when the table has the node; raises what ends this process's own leader before, as no table may ever
+    come then."""
+    joining = clock.spawn(client.joined(), name=f"placement-join-{client.node}")
+    try:
+        await asyncio.wait((joining, leading), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not joining.done():
+            joining.cancel()
+    if not joining.done():
+        await leading
+        raise Unavailable("placement was stopped")
+    joining.result()
+
+
 class _Line:
     """The node's end of one link: what still comes from an earlier one is not heard."""
 

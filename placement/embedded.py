@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 from perdure.clock import Clock
-from perdure.errors import StoreHeld, Unavailable
-from perdure.placement.client import PlacementClient
+from perdure.errors import StoreHeld
+from perdure.placement.client import PlacementClient, joined_while
 from perdure.placement.leader import PlacementLeader
 from perdure.placement.member import Member
 from perdure.placement.options import PlacementOptions
@@ -91,25 +91,12 @@ class EmbeddedPlacement:
         self._clients.append(client)
         client.start()
         try:
-            await self._joined(client, clock)
+            assert self._task is not None
+            await joined_while(client, clock, self._task)
         except BaseException:
             client.stop()
             raise
         return client
-
-    async def _joined(self, client: PlacementClient, clock: Clock) -> None:
-        """An exclusive leader that the store refuses will bring no table, however long one waits."""
-        assert self._task is not None
-        joining = clock.spawn(client.joined(), name=f"placement-join-{client.node}")
-        try:
-            await asyncio.wait((joining, self._task), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not joining.done():
-                joining.cancel()
-        if not joining.done():
-            await self._task
-            raise Unavailable("placement was stopped")
-        joining.result()
 
     async def leave(self) -> None:
         """After all work has stopped: takes the first node out in good order. The leader goes on for the others."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection
 
 from perdure.clock import Cancellable, Clock
-from perdure.errors import CorruptState, StoreError, StoreUnavailable
+from perdure.errors import ConfigurationError, CorruptState, StoreError, StoreUnavailable
 from perdure.logs import fields
 from perdure.placement.admission import refusal
 from perdure.placement.messages import (
@@ -117,7 +117,8 @@ class PlacementLeader:
 
     async def run(self) -> None:
         """Leads whenever the lease can be had, until `stop`. While another is known to lead (`led`) the store is not
-        asked; else at most once in `acquire` seconds, more or less, as standbys had better not all ask at once."""
+        asked; else at most once in `acquire` seconds, more or less, as standbys had better not all ask at once.
+        `ConfigurationError` if the first try shows that no other could be better."""
         while not self._stopped:
             delay = self._options.tick
             if not self.led():
@@ -127,6 +128,11 @@ class PlacementLeader:
                     self._store_answers()
                 except StoreError as error:
                     self._store_troubles(error)
+                except Exception as error:
+                    # What cannot be right from the start is told at the start; else a later try may be better.
+                    if isinstance(error, ConfigurationError) and not self._tried.is_set():
+                        raise
+                    _log.exception("placement failed")
                 delay = self._options.acquire * (0.75 + self._clock.token(1)[0] / 510)
             if not self._stopped:
                 self._wake.clear()

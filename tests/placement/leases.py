@@ -21,6 +21,8 @@ class LeaseServer:
         self.reads = 0
         #: It gives no answer to anybody.
         self.away = False
+        #: What every request fails with.
+        self.error: Exception | None = None
 
     def lease(self) -> TimedLease:
         return TimedLease(self)
@@ -72,4 +74,6 @@ class TimedLease:
     def _reached(self) -> LeaseServer:
         if self.cut or self._server.away:
             raise StoreUnavailable("the store gives no answer")
+        if self._server.error is not None:
+            raise self._server.error
         return self._server

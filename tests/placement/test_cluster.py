@@ -374,6 +374,25 @@ async def test_one_node_alone_comes_back_after_a_kill(cluster: Cluster) -> None:
     assert set(second.owners["Cart"]) == {"b"}
 
 
+async def test_a_lease_that_cannot_work_fails_the_start_and_later_is_only_logged(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.leases.error = ConfigurationError("no leases over this pooler")
+    with pytest.raises(ConfigurationError, match="pooler"):
+        await cluster.add("a")
+    await (await cluster.take_out("a")).server.stop()
+    cluster.leases.error = None
+    await cluster.add("b", "c")
+    before = await cluster.settle()
+    leading = cluster.leading()
+    cluster.leases.error = RuntimeError("a fault of the store")
+    await until(lambda: "placement failed" in caplog.text)
+    cluster.leases.error = None
+    await until(lambda: all(node.table.term > before.term for node in cluster.nodes.values()))
+    assert (await cluster.settle()).same_placement(before)
+    assert leading.placement.client.in_table
+
+
 async def test_a_node_of_another_apps_types_cannot_start_even_as_the_first(cluster: Cluster) -> None:
     node = Node(cluster, "a")
     await node.server.start()
