@@ -142,7 +142,7 @@ class Cluster:
         host = self.net.add(name)
         command = [sys.executable, "-m", "perdure", "placement", "--store", self.store.url]
         command += ["--host", host.address, "--port", str(PLACEMENT_PORT)]
-        self.placement[name] = Server(name, host, command, self.folder, "placement")
+        self.placement[name] = Server(name, host, command, self.folder, "perdure ")
 
     def add_node(self, name: str) -> Server:
         """A node that is not started yet."""
