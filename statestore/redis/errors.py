@@ -39,7 +39,7 @@ _WRAPPED = re.compile(r"@user_script:\s*\d+:\s*-?([A-Z]+) ")
 
 def code(message: str) -> str:
     """The kind of an error reply."""
-    first = message.partition(" ")[0]
+    first = message.partition(" ")[0].lstrip("-")
     if first == "ERR":
         inner = _WRAPPED.search(message)
         if inner:
@@ -54,19 +54,17 @@ def code_of(reply: Reply) -> str:
 
 def forbidden(reply: Reply) -> bool:
     """Whether an answer says that the user may not do this."""
-    return isinstance(reply, Error) and (
-        code_of(reply) == "NOPERM" or "user executing the script" in str(reply)
-    )
+    return isinstance(reply, Error) and (code_of(reply) == "NOPERM" or _in_script(str(reply)))
 
 
 def passing(message: str) -> bool:
     """Whether the same request may succeed later."""
-    return (
-        code(message) in _PASSING
-        or message.startswith("ERR max number of clients")
-        # NOPERM inside a script.
-        or "user executing the script" in message
-    )
+    return code(message) in _PASSING or message.startswith("ERR max number of clients") or _in_script(message)
+
+
+def _in_script(message: str) -> bool:
+    """Whether it is NOPERM for a call of a script, as the releases say it."""
+    return "user executing the script" in message or "ACL failure in script" in message
 
 
 def mapped(message: str) -> PerdureError:

@@ -11,6 +11,8 @@ A server ends with the process that started it, however that ends.
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import shutil
 import signal
 import socket
@@ -30,6 +32,9 @@ from perdure.statestore.redis.link import packed
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 60.0
 
+#: The server's program: of another release, or of Valkey, for trying these.
+PROGRAM = os.environ.get("PERDURE_REDIS_SERVER", "redis-server")
+
 #: What every server has unless it is told otherwise. What is acknowledged is on disk.
 SETTINGS: Mapping[str, str] = {
     "bind": "127.0.0.1",
@@ -46,8 +51,6 @@ S = TypeVar("S", bound="RedisServer")
 
 class RedisServer:
     """One folder and the server on it: one process at a time."""
-
-    program = "redis-server"
 
     def __init__(self, folder: Path, port: int, **settings: str) -> None:
         """`settings`: of redis.conf, with underscores for hyphens."""
@@ -80,9 +83,9 @@ class RedisServer:
     def start(self, *, wait: bool = True) -> None:
         """Starts the server; `wait`: and returns when it answers."""
         assert not self.running, "the server runs already"
-        program = shutil.which(self.program)
+        program = shutil.which(PROGRAM)
         if program is None:
-            raise RuntimeError(f"no {self.program} found: install redis-server and redis-sentinel")
+            raise RuntimeError(f"no {PROGRAM} found: install Debian's package redis-server")
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", program, *self._arguments()],
@@ -214,8 +217,6 @@ class RedisServer:
 class SentinelServer(RedisServer):
     """One sentinel that watches one service."""
 
-    program = "redis-sentinel"
-
     def _arguments(self) -> list[str]:
         # The sentinel itself rewrites its file: it is written once.
         config = self.folder / "redis.conf"
@@ -224,7 +225,7 @@ class SentinelServer(RedisServer):
             config.write_text(
                 "\n".join([f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}", *lines, ""])
             )
-        return [str(config)]
+        return [str(config), "--sentinel"]
 
 
 @contextlib.contextmanager
@@ -350,24 +351,22 @@ def redis_cluster(primaries: int = 3, replicas: int = 0, **settings: str) -> Ite
     """A cluster that is ready; `replicas` of each primary."""
     settings = {
         "cluster_enabled": "yes",
-        "cluster_node_timeout": "1000",
+        # A busy machine is no dead node, unless a test says so.
+        "cluster_node_timeout": "15000",
         "cluster_replica_validity_factor": "0",
         "repl_diskless_sync_delay": "0",
         **settings,
     }
     with _several() as made:
-        servers = [
-            made(RedisServer, cluster_port=str(free_port()), **settings)
-            for _ in range(primaries * (1 + replicas))
-        ]
+        servers = [made(RedisServer, **settings) for _ in range(primaries * (1 + replicas))]
         for number, server in enumerate(servers):
             server.start()
             server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for number, server in enumerate(servers[:primaries]):
             first, last = 16384 * number // primaries, 16384 * (number + 1) // primaries - 1
-            server.command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            server.command("CLUSTER", "ADDSLOTS", *range(first, last + 1))
         for server in servers[1:]:
-            servers[0].command("CLUSTER", "MEET", "127.0.0.1", server.port, server.settings["cluster-port"])
+            servers[0].command("CLUSTER", "MEET", "127.0.0.1", server.port)
         cluster = RedisCluster(servers, primaries)
         for server in servers:
             server.until(partial(_knows, server, len(servers)), "the nodes know each other")
@@ -416,6 +415,10 @@ def _several() -> Iterator[_Maker]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """A port of this host that is free, as is the one 10,000 above it: nodes of a cluster talk there."""
+    while True:
+        port = random.randrange(20_000, 55_000)
+        with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            return port

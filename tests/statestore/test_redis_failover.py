@@ -253,7 +253,7 @@ async def test_a_node_is_away(opened: Opened) -> None:
 
 async def test_a_replica_takes_over(opened: Opened) -> None:
     """Its promotion is told before anything of it is; what it had is there, and commits go on."""
-    with redis_cluster(3, 1) as cluster:
+    with redis_cluster(3, 1, cluster_node_timeout="1000") as cluster:
         store = opened(cluster.url(timeout=1))
         reasons = watched(store)
         await store.take(ALL, FENCE)

@@ -36,7 +36,7 @@ from tests.servers.redis_proxy import Proxy, redis_proxy
 
 COMMIT = scripts.COMMIT.sha
 #: May not end other connections, as on servers that somebody else runs.
-LIMITED = ("limited", "secret", "on", ">secret", "~perdure:*", "+@all", "-client|kill")
+LIMITED = ("limited", "secret", "on", ">secret", "~perdure:*", "+@all", "-client", "+client|id")
 
 
 @pytest.fixture(scope="module")
