@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
 from perdure.actors.proxy import bind
-from perdure.errors import LoopBlocked, NotRegistered, Unavailable
+from perdure.errors import LoopBlocked, Moved, NotRegistered
 from perdure.logs import fields
 from perdure.payload import Payload
 from perdure.placement.shares import Holder
@@ -119,7 +119,7 @@ class ActivityHost:
         request: ActivityRequest = message.body
         key = (request.execution_id, request.task_id)
         if self._closing:
-            message.answer(Unavailable("the node is stopping"))
+            message.answer(Moved("the node is stopping"))
             return
         message.answer(True)
         if key in self._known:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.actors.messages import Answer, Identity, nobody
-from perdure.errors import AlreadyExists, PerdureError, Unavailable
+from perdure.errors import AlreadyExists, Moved, PerdureError, Unavailable
 from perdure.logs import fields
 from perdure.statestore.contract import ActorId
 from perdure.workflow.events import ChildScheduled, FailureDetails, Parent, TaskScheduled
@@ -40,7 +40,7 @@ class Task(NamedTuple):
 class Out:
     """An activity request that is not settled: with which node it is, and since when."""
 
-    __slots__ = ("node", "request", "since", "unregistered_since")
+    __slots__ = ("missed", "node", "request", "since", "unregistered_since")
 
     def __init__(self, request: ActivityRequest, now: float) -> None:
         self.request = request
@@ -48,6 +48,8 @@ class Out:
         self.node = ""
         self.since = now
         self.unregistered_since: float | None = None
+        #: Nodes that surely did not take it in this round of tries.
+        self.missed: tuple[str, ...] = ()
 
 
 class Dispatcher:
@@ -117,18 +119,27 @@ class Dispatcher:
         engine = self._engine
         kind = engine.activity_type(request.app_id)
         node = engine.locator.activity_node(
-            request.app_id or engine.app_id, request.name, request.activity_id
+            request.app_id or engine.app_id, request.name, request.activity_id, out.missed
         )
+        if node is None and out.missed:
+            # None of them all: begin again with the first.
+            out.missed = ()
+            engine.clock.call_later(RETRY, self._retry, task)
+            return
         if node is None:
             self._nobody(task, out)
             return
         out.unregistered_since = None
 
         def answered(answer: Any) -> None:
-            if isinstance(answer, Unavailable):
+            if isinstance(answer, Moved):
+                # A node that has just died is in the table for a while yet; the next one is as good.
+                out.missed = (*out.missed, node)
+                engine.clock.call_soon(self._retry, task)
+            elif isinstance(answer, Unavailable):
                 engine.clock.call_later(RETRY, self._retry, task)
             else:
-                out.node = node
+                out.node, out.missed = node, ()
 
         engine.router.send_to(node, ActorId(kind, request.activity_id), "run", request, answered)
 

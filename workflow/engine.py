@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Protocol
 
 from perdure.actors.activation import Activation
@@ -34,9 +34,11 @@ from perdure.workflow.requests import Forget, TimerDue
 class Locator(ActorLocator, Protocol):
     """Where things are, by the newest placement table."""
 
-    def activity_node(self, app_id: str, name: str, activity_id: str) -> str | None:
+    def activity_node(
+        self, app_id: str, name: str, activity_id: str, missed: Collection[str] = ()
+    ) -> str | None:
         """The node that runs this activity: the first, in rendezvous order of the activity's id, of the app's nodes
-        that registered the name; None while there is none."""
+        that registered the name, but for those in `missed`; None while there is none."""
 
     def app_present(self, app_id: str) -> bool:
         """Whether any node of the app is in the table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from perdure.placement.hashing import ranked
@@ -29,7 +30,9 @@ class TableLocator:
         table = self._placement.table
         return None if table is None else table.owner(actor_type, partition)
 
-    def activity_node(self, app_id: str, name: str, activity_id: str) -> str | None:
+    def activity_node(
+        self, app_id: str, name: str, activity_id: str, missed: Collection[str] = ()
+    ) -> str | None:
         table = self._placement.table
         if table is not self._table:
             self._table = table
@@ -37,6 +40,8 @@ class TableLocator:
         hosts = self._hosts.get((app_id, name))
         if hosts is None:
             hosts = self._hosts[app_id, name] = self._find(app_id, name)
+        if missed:
+            hosts = [node for node in hosts if node not in missed]
         if len(hosts) <= 1:
             return hosts[0] if hosts else None
         return ranked(hosts, activity_id)[0]

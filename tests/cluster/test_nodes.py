@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from perdure import ActivityContext, Actor, App, WorkflowContext
+from perdure.clustered import Clustered
 from perdure.errors import ConfigurationError, NotRegistered
 from perdure.membership import ClusterOptions
 from perdure.node import Node
 from perdure.security import Security
 from perdure.statestore import MemoryStore
+from perdure.statestore.partitions import partition_of
 
 PATIENCE = 30.0
+TYPE = "dapr.internal.default.shop.workflow"
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> Any:
@@ -162,3 +165,26 @@ async def test_whoever_has_not_the_token_is_refused(store: MemoryStore) -> None:
         with pytest.raises(ConfigurationError, match="does not accept this node's cluster token"):
             await stranger.start()
         assert owned(one) == 64
+
+
+async def test_activities_go_past_a_node_that_has_just_died(store: MemoryStore) -> None:
+    """Its death shows in the table a second later; who it has owned waits for that, but no other."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(shop().serve(store=store))
+        two = shop().node(one.options)
+        await two.start()
+        await eventually(lambda: owned(one) == owned(two) == 32, "each has its half")
+        mine = [
+            f"order-{number}"
+            for number in range(200)
+            if one.runtime.router._locator.owner(TYPE, partition_of(f"order-{number}", 32)) == one.node_id
+        ]
+        assert isinstance(two._membership, Clustered)
+        # As a killed process: the port and every link are gone, and placement has not been told.
+        await two._membership._server.stop()
+        table = one.runtime.placement.table
+        await asyncio.gather(*(one.client.schedule_new_workflow("order", instance_id=id, input=4) for id in mine))
+        await asyncio.gather(*(one.client.raise_workflow_event(id, "go") for id in mine))
+        await asyncio.gather(*(one.client.wait_for_workflow_completion(id, timeout=PATIENCE) for id in mine))
+        assert one.runtime.placement.table is table, "all that was before anybody knew"
+        await two.stop(drain_seconds=0)
