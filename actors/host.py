@@ -97,6 +97,8 @@ class ActorHost:
         self.tick = 0
         #: Called with (actor type, partition, own fence, stored fence) when the store says that somebody else owns it.
         self.on_fenced: Callable[[str, int, Fence, Fence | None], None] = lambda *_: None
+        #: Called with each partition that is served from now on.
+        self.on_owned: Callable[[TypePartition], None] = lambda _: None
         #: True for an actor whose owed work is under way although it has no activation.
         self.accounted: Callable[[ActorId], bool] = lambda _: False
         #: Called with a test of whether an actor was in one of the partitions that were just lost.
@@ -212,6 +214,7 @@ class ActorHost:
         """The store has raised the fence for this node: serve the partition."""
         assert key not in self.retiring, f"{key} has not been given back"
         self.owned[key] = Owned(fence, crashed, self.clock.monotonic())
+        self.on_owned(key)
         for message in self._unpark(key):
             self.deliver(message)
 

@@ -6,7 +6,8 @@ import msgspec
 
 
 class Limit(msgspec.Struct, frozen=True, array_like=True):
-    """How many of one activity of the node's app may run at a time in the whole cluster."""
+    """How many of one activity, or instances of one workflow, of the node's app may run at a time in the whole
+    cluster."""
 
     name: str
     most: int
@@ -35,3 +36,5 @@ class Member(msgspec.Struct, frozen=True):
     http: str = ""
     #: Of which of its activities only so many may run at a time in the whole cluster.
     limits: tuple[Limit, ...] = ()
+    #: The same of its workflows: of which only so many instances may be under way. Their slots are kept in the store.
+    workflow_limits: tuple[Limit, ...] = ()

@@ -62,6 +62,8 @@ def suspend(work: Work, message: Message) -> None:
     if instance.meta.history:
         work.history.append(ExecutionSuspended(work.at, message.body.reason))
     work.set_status(RuntimeStatus.SUSPENDED, message.body.reason)
+    if not instance.meta.started:
+        work.give_slot_back()
     work.taking = False
 
 

@@ -49,6 +49,7 @@ def finish(work: Work, status: str, result: Payload, failure: FailureDetails | N
         work.commit.reminders = ()
         instance.timers.clear()
     _tell_parent(work, meta.parent, result, failure, status)
+    work.give_slot_back()
     work.behaviour.close_run()
 
 
@@ -118,6 +119,7 @@ def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) ->
         past=old.meta.past,
         number=old.meta.number,
         outbox_next=old.meta.outbox_next,
+        slot=old.meta.slot,
     )
     new = Instance(work.actor, meta)
     work.history.clear()

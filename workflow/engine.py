@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Protocol
 
 from perdure.actors.activation import Activation
@@ -17,6 +17,7 @@ from perdure.placement.shares import Holder
 from perdure.statestore.contract import ActorId, Page, Reminder, StateStore
 from perdure.workflow import events
 from perdure.workflow.activity import ActivityHost
+from perdure.workflow.admission import Admission
 from perdure.workflow.dispatch import LOOK, Dispatcher
 from perdure.workflow.events import Event, ExecutionStarted
 from perdure.workflow.executor import Executor, Run
@@ -29,6 +30,7 @@ from perdure.workflow.recovery import RecoveryGate
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import ReplayCheck
 from perdure.workflow.requests import Forget, TimerDue
+from perdure.workflow.slots import Slots, slots_type
 
 
 class Locator(ActorLocator, Protocol):
@@ -39,6 +41,9 @@ class Locator(ActorLocator, Protocol):
     ) -> str | None:
         """The node that runs this activity: the first, in rendezvous order of the activity's id, of the app's nodes
         that registered the name, but for those in `missed`; None while there is none."""
+
+    def workflow_limit(self, app_id: str, name: str) -> int | None:
+        """How many instances of a workflow may be under way in the cluster: what its nodes say, the fewest."""
 
     def app_present(self, app_id: str) -> bool:
         """Whether any node of the app is in the table."""
@@ -67,8 +72,10 @@ class WorkflowEngine:
         idle_timeout: float = 60.0,
         shares: Holder,
         max_activities: int | None = None,
+        max_workflows: int | None = None,
     ) -> None:
-        """`shares`: how many of each activity the cluster lets this node run. `max_activities`: how many of all."""
+        """`shares`: how many of each activity the cluster lets this node run. `max_activities`, `max_workflows`: how
+        many run, or are under way, of all names."""
         self.app_id = app_id
         self.namespace = namespace
         self.registry = registry
@@ -87,6 +94,20 @@ class WorkflowEngine:
         self.activities = ActivityHost(self, shares, most=max_activities)
         self.replay_check = ReplayCheck(self, replay_check)
         self.explainer = Explainer(self)
+        #: None: every instance may start at once.
+        self.admission: Admission | None = None
+        self._slots: Slots | None = None
+        limited = [
+            definition
+            for definition in registry.workflows.values()
+            if definition.max_concurrent is not None or definition.global_max_concurrent is not None
+        ]
+        if limited or max_workflows is not None:
+            self.admission = Admission(self, limited, max_workflows)
+            host.on_owned = self.admission.owned
+        if any(definition.global_max_concurrent is not None for definition in limited):
+            self._slots = Slots(self, lambda name: locator.workflow_limit(app_id, name))
+            host.register(self._slots)
         host.register(self)
         router.stateless(activity_type(namespace, app_id), self.activities.receive)
 
@@ -106,6 +127,14 @@ class WorkflowEngine:
         """A node may have left that had activities of instances that live here."""
         if not self.router.closed:
             self.dispatcher.check()
+            if self._slots is not None:
+                self._slots.changed()
+
+    def disowned(self, lost: Callable[[ActorId], bool]) -> None:
+        """Other nodes own these actors now."""
+        self.dispatcher.disowned(lost)
+        if self.admission is not None:
+            self.admission.disowned(lost)
 
     # --- ActorType ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +151,8 @@ class WorkflowEngine:
 
     def accounted(self, actor: ActorId) -> bool:
         """Whether what this actor owes is under way although it may not be in memory."""
-        return self.dispatcher.accounted(actor)
+        waits = self.admission is not None and self.admission.waits(actor)
+        return waits or self.dispatcher.accounted(actor)
 
     # --- names -------------------------------------------------------------------------------------------------------
 
@@ -131,6 +161,10 @@ class WorkflowEngine:
 
     def activity_type(self, app_id: str) -> str:
         return activity_type(self.namespace, app_id or self.app_id)
+
+    def slots(self, workflow: str) -> ActorId:
+        """Who keeps the slots of a workflow that is limited in the cluster."""
+        return ActorId(slots_type(self.namespace, self.app_id), workflow)
 
     def actor(self, instance_id: str) -> ActorId:
         return ActorId(self.name, instance_id)

@@ -56,6 +56,17 @@ class TableLocator:
         most = limits_of(members, self._namespace, app_id).get(name)
         return hosts if most is None else serving(hosts, name, most)
 
+    def workflow_limit(self, app_id: str, name: str) -> int | None:
+        table = self._placement.table
+        said = [
+            limit.most
+            for member in (table.members.values() if table is not None else ())
+            if member.app_id == app_id and member.namespace == self._namespace
+            for limit in member.workflow_limits
+            if limit.name == name
+        ]
+        return min(said, default=None)
+
     def app_present(self, app_id: str) -> bool:
         table = self._placement.table
         return table is not None and any(m.app_id == app_id for m in table.members.values())

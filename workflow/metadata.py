@@ -62,6 +62,8 @@ class Metadata(msgspec.Struct, omit_defaults=True):
     #: What kind of stall: see `stall.py`.
     stall: str = ""
     attempts: int = 0
+    #: How often it has given back a slot of its workflow before it started.
+    slot: int = 0
 
     def knows(self, identity: Identity) -> bool:
         """Whether a message was accepted before."""

@@ -116,6 +116,7 @@ class WorkflowBehaviour:
         self.outbox.restored()
         if self.instance is not None and self.instance.meta.stall == stall.CRASHED:
             self._blocked = True
+        self._settle()
 
     def step(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         instance = self.instance
@@ -140,6 +141,7 @@ class WorkflowBehaviour:
 
     def committed(self, turn: Turn) -> None:
         instance = self.instance
+        self._settle()
         self.outbox.committed()
         self._stall_turn = self._stalling = None
         if instance is not None and instance.inbox:
@@ -149,6 +151,12 @@ class WorkflowBehaviour:
             self._tell_waiters()
         if self.engine.replay_check.wants(self, turn):
             self.engine.replay_check.start(self)
+
+    def _settle(self) -> None:
+        admission = self.engine.admission
+        if admission is not None:
+            instance = self.instance
+            admission.settle(self.activation.actor, instance.meta if instance is not None else None)
 
     def rejected(self, turn: Turn, reason: str) -> None:
         instance = self.instance
@@ -217,9 +225,23 @@ class WorkflowBehaviour:
             return False
         if not self.suspicion.code_proven:
             return False
-        if instance.meta.status == RuntimeStatus.SUSPENDED:
+        if instance.meta.status == RuntimeStatus.SUSPENDED or not self._admitted(instance, stored=False):
             return False
         return self.run is not None or instance.meta.history == 0
+
+    def _admitted(self, instance: Instance, *, stored: bool = True) -> bool:
+        """Whether it has started, or no limit keeps it from that."""
+        admission = self.engine.admission
+        if admission is None or instance.meta.started:
+            return True
+        return admission.admit(self.activation.actor, instance.meta, stored=stored)
+
+    def held_back(self) -> str:
+        """Why a limit keeps the instance from starting; empty: none does."""
+        instance, admission = self.instance, self.engine.admission
+        if instance is None or admission is None or self._admitted(instance, stored=False):
+            return ""
+        return admission.reason(instance.meta.name)
 
     def resumed(self) -> None:
         """Somebody wants the code to be tried again."""
@@ -264,7 +286,7 @@ class WorkflowBehaviour:
         """Whether there is something that the code could be given."""
         if self._blocked or self._stalled is not None or instance.meta.status == RuntimeStatus.SUSPENDED:
             return False
-        return bool(self.activation.mailbox or instance.inbox)
+        return bool(self.activation.mailbox or instance.inbox) and self._admitted(instance)
 
     def _idle(self, instance: Instance) -> Turn | None:
         """The code is not to be run: what is here is received at once; otherwise there is only tidying up."""
@@ -366,6 +388,8 @@ class WorkflowBehaviour:
             # The process outlived it.
             meta.deaths = 0
         work.row = True
+        if not meta.started:
+            work.give_slot_back()
         self.suspicion.code_proven = True
         self.suspicion.leave()
         try:

@@ -76,7 +76,22 @@ class Definition:
 
 class WorkflowDefinition(Definition):
     kind = "workflow"
-    __slots__ = ()
+    __slots__ = ("global_max_concurrent", "max_concurrent")
+
+    def __init__(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        scope: dict[str, Any],
+        *,
+        max_concurrent: int | None = None,
+        global_max_concurrent: int | None = None,
+    ) -> None:
+        super().__init__(name, fn, scope)
+        what = f"of workflow {name!r}"
+        #: How many instances are under way at a time on a node, and in the cluster; None: any number.
+        self.max_concurrent = check_limit(f"max_concurrent {what}", max_concurrent)
+        self.global_max_concurrent = check_limit(f"global_max_concurrent {what}", global_max_concurrent)
 
     def _result_decoder(self, scope: dict[str, Any]) -> payload.Decode:
         # A generator's annotation says what it yields, not only what it returns.
@@ -127,13 +142,37 @@ class Registry:
     @overload
     def workflow(self, fn: F, *, name: str | None = None) -> F: ...
     @overload
-    def workflow(self, fn: None = None, *, name: str | None = None) -> Callable[[F], F]: ...
-    def workflow(self, fn: F | None = None, *, name: str | None = None) -> F | Callable[[F], F]:
-        """Registers a workflow `(ctx)` or `(ctx, input)`: an `async def`, a generator or a plain function."""
+    def workflow(
+        self,
+        fn: None = None,
+        *,
+        name: str | None = None,
+        max_concurrent: int | None = None,
+        global_max_concurrent: int | None = None,
+    ) -> Callable[[F], F]: ...
+    def workflow(
+        self,
+        fn: F | None = None,
+        *,
+        name: str | None = None,
+        max_concurrent: int | None = None,
+        global_max_concurrent: int | None = None,
+    ) -> F | Callable[[F], F]:
+        """Registers a workflow `(ctx)` or `(ctx, input)`: an `async def`, a generator or a plain function.
+
+        At most `max_concurrent` of its instances are under way at a time on each node, at most
+        `global_max_concurrent` on all nodes together: from their start until they have ended, whatever they wait for
+        meanwhile. The others stay PENDING, and start in the order of creation."""
         scope = _caller_scope()
 
         def register(function: F) -> F:
-            definition = WorkflowDefinition(_check_name("workflow", name, function), function, scope)
+            definition = WorkflowDefinition(
+                _check_name("workflow", name, function),
+                function,
+                scope,
+                max_concurrent=max_concurrent,
+                global_max_concurrent=global_max_concurrent,
+            )
             _add(self.workflows, self.workflow_index, definition)
             return function
 

@@ -92,6 +92,26 @@ class Forget(msgspec.Struct, frozen=True, tag=True, gc=False):
     """A tombstone's time is over."""
 
 
+class Acquire(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Give an instance a slot of its workflow. Answered True when it has one, however long that takes; the same again
+    gives no second one. False: it is known not to need one any more."""
+
+    instance_id: str
+    start_id: str
+    #: When the instance was created: the oldest goes first.
+    created: int
+    #: Grows whenever the instance gives a slot back.
+    ask: int = 0
+
+
+class Release(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    """The instance needs the slot of this or an earlier `Acquire` no more."""
+
+    instance_id: str
+    start_id: str
+    ask: int = 0
+
+
 class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     """Run an activity and send its `ActivityDone` to the instance."""
 
@@ -115,7 +135,7 @@ class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True)
 
 
 Waiting = Start | Raise | ActivityDone | ChildDone | TimerDue
-Sent = Start | Raise | ChildDone | Terminate | Purge | ActivityRequest
+Sent = Start | Raise | ChildDone | Terminate | Purge | ActivityRequest | Release
 
 
 class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -39,7 +39,7 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     output: Payload = None
     failure: FailureDetails | None = None
     custom_status: Payload = None
-    #: Why it is STALLED or SUSPENDED.
+    #: Why it is STALLED, SUSPENDED, or PENDING because too many others are under way.
     reason: str = ""
     #: How many times in a row it failed to go on for that reason.
     attempts: int = 0
@@ -66,7 +66,7 @@ class WorkflowState(msgspec.Struct, frozen=True, kw_only=True):
     serialized_output: str | None = None
     serialized_custom_status: str | None = None
     failure_details: FailureDetails | None = None
-    #: Why it is STALLED or SUSPENDED; empty otherwise.
+    #: Why it is STALLED, SUSPENDED, or PENDING because too many others are under way; empty otherwise.
     reason: str = ""
     execution_id: str = ""
     generation: int = 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from perdure.actors.codec import Codec
 from perdure.workflow.requests import (
+    Acquire,
     ActivityDone,
     ActivityRequest,
     ChildDone,
     Forget,
     Purge,
     Raise,
+    Release,
     Resume,
     Start,
     Suspend,
@@ -33,6 +35,8 @@ def register_workflow(codec: Codec) -> None:
     """Teaches a codec the bodies, answers and errors of this layer."""
     codec.bodies(ToWorkflow, prefix=_INTERNAL, suffix=".workflow")
     codec.bodies(ActivityRequest, prefix=_INTERNAL, suffix=".activity")
+    codec.bodies(Acquire | Release, prefix=_INTERNAL, suffix=".slots")
     codec.waits(Wait)
+    codec.waits(Acquire)
     codec.struct(WorkflowState)
     codec.error(Purged)

@@ -50,6 +50,7 @@ from perdure.workflow.requests import (
     Forget,
     Outgoing,
     Raise,
+    Release,
     Resume,
     Sent,
     Start,
@@ -326,6 +327,8 @@ class Work:
         self._create(body, instance)
         # A new instance waits for nothing: its first turn is this one.
         self.taking = self.behaviour.may_run()
+        if not self.taking:
+            self.instance.meta.reason = self.behaviour.held_back()
         self._arrive(message, body)
 
     def _create(self, body: Start, old: Instance | None) -> None:
@@ -384,6 +387,14 @@ class Work:
         self.commit.put[outbox_key(key)] = requests.encode(entry)
         if (self.behaviour.outbox.send, ()) not in self.turn.effects:
             self.turn.effects.append((self.behaviour.outbox.send, ()))
+
+    def give_slot_back(self) -> None:
+        """If its workflow is limited in the cluster: the instance has ended, or may not start for long."""
+        admission, meta = self.engine.admission, self.instance.meta
+        if admission is not None and admission.spread(meta):
+            target = self.engine.slots(meta.name)
+            self.send(target.type, target.id, Release(self.actor.id, meta.start_id, meta.slot))
+            meta.slot += 1
 
     # --- the workflow code -------------------------------------------------------------------------------------------
 

@@ -108,6 +108,7 @@ class App:
         replay_check: str | None = None,
         blocked_after: float = BLOCKED_AFTER,
         max_concurrent_activities: int | None = None,
+        max_concurrent_workflows: int | None = None,
     ) -> AsyncIterator[Node]:
         """A node of this app for the length of the block, on the running event loop.
 
@@ -118,7 +119,8 @@ class App:
         a store that is for one.
 
         At most `max_concurrent_activities` run at a time on this node, of all names together; unless that is given,
-        1000 on the event loop and 64 in threads.
+        1000 on the event loop and 64 in threads. At most `max_concurrent_workflows` instances are under way at a
+        time on this node, children apart: the others stay PENDING.
         """
         options = NodeOptions(
             store=store,
@@ -131,6 +133,7 @@ class App:
             runtime=RuntimeOptions(
                 replay_check=replay_check or self.replay_check,
                 max_concurrent_activities=max_concurrent_activities,
+                max_concurrent_workflows=max_concurrent_workflows,
             ),
         )
         node = self.node(options)
@@ -165,6 +168,7 @@ class App:
         blocked_after: float = BLOCKED_AFTER,
         stuck_after: float = STUCK_AFTER,
         max_concurrent_activities: int | None = None,
+        max_concurrent_workflows: int | None = None,
         ready: Callable[[Node], None] | None = None,
     ) -> None:
         """Serves until SIGTERM or Ctrl-C, then stops in good order. A second signal ends the process at once.
@@ -189,6 +193,7 @@ class App:
             runtime=RuntimeOptions(
                 replay_check=self.replay_check,
                 max_concurrent_activities=max_concurrent_activities,
+                max_concurrent_workflows=max_concurrent_workflows,
             ),
         )
         tune()

@@ -27,6 +27,7 @@ from perdure.workflow.limits import check_limit
 from perdure.workflow.locator import TableLocator
 from perdure.workflow.registry import Registry
 from perdure.workflow.run import InProcessExecutor
+from perdure.workflow.slots import slots_type
 
 
 class ActorSpec(NamedTuple):
@@ -52,6 +53,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
     unregistered_grace: float = 0.0
     #: How many activities run at a time, of all names and kinds; None: 1000 on the event loop, and 64 in threads.
     max_concurrent_activities: int | None = None
+    #: How many workflow instances are under way at a time, without those that are children; None: any number.
+    max_concurrent_workflows: int | None = None
 
 
 class Runtime:
@@ -111,13 +114,14 @@ class Runtime:
             idle_timeout=options.workflow_idle,
             shares=placement.shares,
             max_activities=check_limit("max_concurrent_activities", options.max_concurrent_activities),
+            max_workflows=check_limit("max_concurrent_workflows", options.max_concurrent_workflows),
         )
         placement.counts = self.engine.activities.counts
         placement.on_shares = self.engine.activities.share_changed
         self.engine.explainer.answer(self.questions)
         self.engine.dispatcher.unregistered_grace = options.unregistered_grace
         self.host.accounted = self.engine.accounted
-        self.host.on_disowned = self.engine.dispatcher.disowned
+        self.host.on_disowned = self.engine.disowned
         self.ownership = Ownership(self.host, placement, self.questions)
         self.client = WorkflowClient(self.engine)
 
@@ -174,6 +178,13 @@ def member(
     http: str = "",
 ) -> Member:
     """What a node of this app says of itself."""
+    workflow_limits = tuple(
+        Limit(name, definition.global_max_concurrent)
+        for name, definition in sorted(registry.workflows.items())
+        if definition.global_max_concurrent is not None
+    )
+    if workflow_limits:
+        actor_types = (slots_type(namespace, app_id), *actor_types)
     return Member(
         node=node,
         address=address,
@@ -187,6 +198,7 @@ def member(
             for name, definition in sorted(registry.activities.items())
             if definition.global_max_concurrent is not None
         ),
+        workflow_limits=workflow_limits,
         weight=weight,
         http=http,
     )

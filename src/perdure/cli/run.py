@@ -90,6 +90,15 @@ def run(
             help="How many activities run at a time on one node.",
         ),
     ] = None,
+    max_concurrent_workflows: Annotated[
+        int | None,
+        typer.Option(
+            "--max-concurrent-workflows",
+            min=1,
+            metavar="N",
+            help="How many workflow instances are under way at a time on one node, children apart.",
+        ),
+    ] = None,
     nodes: Annotated[
         int,
         typer.Option(
@@ -130,6 +139,7 @@ def run(
                 log_json=log_json,
                 drain_seconds=drain_seconds,
                 max_concurrent_activities=max_concurrent_activities,
+                max_concurrent_workflows=max_concurrent_workflows,
             )
         )
         return
@@ -157,6 +167,7 @@ def run(
             log_json=log_json,
             drain_seconds=drain_seconds,
             max_concurrent_activities=max_concurrent_activities,
+            max_concurrent_workflows=max_concurrent_workflows,
             ready=ready,
         )
 

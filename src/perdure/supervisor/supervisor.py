@@ -51,6 +51,7 @@ class SupervisorOptions(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 10.0
     #: Of each node.
     max_concurrent_activities: int | None = None
+    max_concurrent_workflows: int | None = None
 
 
 class NodeFailed(PerdureError):
@@ -187,6 +188,8 @@ class Supervisor:
         arguments += ["--log-level", options.log_level, "--drain-seconds", str(options.drain_seconds)]
         if options.max_concurrent_activities is not None:
             arguments += ["--max-concurrent-activities", str(options.max_concurrent_activities)]
+        if options.max_concurrent_workflows is not None:
+            arguments += ["--max-concurrent-workflows", str(options.max_concurrent_workflows)]
         return [*arguments, "--log-json"] if options.log_json else arguments
 
     # --- one node ----------------------------------------------------------------------------------------------------
