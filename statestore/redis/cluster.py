@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from perdure.errors import ConfigurationError, PerdureError, StoreUnavailable
 from perdure.logs import fields
+from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.errors import code_of
 from perdure.statestore.redis.layout import SLOTS
 from perdure.statestore.redis.link import Address, Error, Reply, packed
@@ -61,11 +62,11 @@ class Cluster:
         seeds: Sequence[Address],
         *,
         lost: Callable[[str], None],
-        replicas: int = 0,
+        durability: Durability,
     ) -> None:
         """`lost` is called before any answer of a server that may have lost what was acknowledged."""
         self.started = False
-        self.replicas = replicas
+        self.durability = durability
         self._login = login
         self._seeds = list(seeds)
         self._lost = lost

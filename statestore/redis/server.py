@@ -10,6 +10,7 @@ from typing import Protocol
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.logs import fields
 from perdure.statestore.redis import scripts
+from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.errors import code, code_of
 from perdure.statestore.redis.lane import Lane
 from perdure.statestore.redis.link import Address, Error, Link, Reply, packed
@@ -26,9 +27,6 @@ from perdure.statestore.redis.session import (
 
 logger = logging.getLogger("perdure.statestore.redis")
 
-#: Seconds that replicas have for a batch. Less than a link's patience.
-REPLICATION_SECONDS = 2.0
-
 
 class Road(IntEnum):
     """Which connection: a batch of commits waits for no long read, and a lease for neither."""
@@ -43,8 +41,7 @@ class Owner(Protocol):
 
     #: Whether the store was used before: then what is wrong with a server is not the caller's mistake any more.
     started: bool
-    #: How many replicas must have what is acknowledged.
-    replicas: int
+    durability: Durability
     cluster: bool
 
     def admit(self, server: Server, session: Session) -> None:
@@ -71,40 +68,31 @@ class Server:
         answer, or not durable in time."""
         lane = self._lanes[road]
         link = lane.open_link() or await lane.link()
-        replicas = self._owner.replicas if durable else 0
+        durability = self._owner.durability
+        wait = durability.wait() if durable else None
         sent: list[bytes] = []
-        replies = await link.ask(_noted(calls, sent, replicas))
+        replies = await link.ask(_noted(calls, sent, wait))
         if Error in map(type, replies):
-            replies = await self._again(link, sent, replies, replicas)
-        if replicas and replies:
-            self._replicated(replies.pop(), replicas)
+            replies = await self._again(link, sent, replies, wait)
+        if wait and replies:
+            durability.check(replies.pop())
         return replies
 
     async def _again(
-        self, link: Link, sent: Sequence[bytes], replies: list[Reply], replicas: int
+        self, link: Link, sent: Sequence[bytes], replies: list[Reply], wait: bytes | None
     ) -> list[Reply]:
         """Sends again what met a server without its script: that was not done."""
         missing = [at for at, reply in enumerate(replies) if code_of(reply) == "NOSCRIPT"]
         if missing:
-            again = [*scripts.LOADING, *(sent[at] for at in missing)]
-            if replicas:
-                again.append(sent[-1])
+            if wait:
                 missing.append(len(replies) - 1)
-            answers = await link.ask(again)
+            answers = await link.ask([*scripts.LOADING, *(sent[at] for at in missing)])
             for at, answer in zip(missing, answers[len(scripts.LOADING) :], strict=True):
                 replies[at] = answer
         if any(code_of(reply) == "READONLY" for reply in replies):
             # It is a replica now: the primary has to be looked for.
             self.abort(f"Redis at {link.address} is no primary any more")
         return replies
-
-    def _replicated(self, answer: Reply, replicas: int) -> None:
-        if isinstance(answer, Error):
-            raise StoreUnavailable(f"Redis: {answer}")
-        if answer < replicas:
-            raise StoreUnavailable(
-                f"only {answer} of {replicas} replicas had the write within {REPLICATION_SECONDS:g} s"
-            )
 
     async def look(self) -> None:
         """Whether it still is the primary that it was; if not, all its links are cut."""
@@ -155,6 +143,7 @@ class Server:
         if not facts.primary:
             raise StoreUnavailable(f"Redis at {link.address} is a replica")
         check_policy(facts, link.address)
+        await self._owner.durability.check_server(session)
         await self._end_former(road, link, facts)
         for reply in await link.ask(scripts.LOADING):
             if isinstance(reply, Error):
@@ -180,13 +169,12 @@ class Server:
                 )
 
 
-def _noted(calls: Iterable[bytes], sent: list[bytes], replicas: int) -> Iterator[bytes]:
-    """The calls, and the wait for replicas, as they are sent."""
+def _noted(calls: Iterable[bytes], sent: list[bytes], wait: bytes | None) -> Iterator[bytes]:
+    """The calls, and what waits for their durability, as they are sent."""
     for call in calls:
         sent.append(call)
         yield call
-    if replicas and sent:
-        wait = packed(b"WAIT", replicas, int(REPLICATION_SECONDS * 1000))
+    if wait and sent:
         sent.append(wait)
         yield wait
 

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from perdure.errors import PerdureError
 from perdure.logs import fields
+from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.link import Reply
 from perdure.statestore.redis.place import Place
 from perdure.statestore.redis.server import Road, Server
@@ -35,11 +36,11 @@ class Single:
         place: Place,
         *,
         lost: Callable[[str], None],
-        replicas: int = 0,
+        durability: Durability,
     ) -> None:
         """`lost` is called before any answer of a server that may have lost what was acknowledged."""
         self.started = False
-        self.replicas = replicas
+        self.durability = durability
         self._place = place
         self._lost = lost
         self._server = Server(self, login, place.find)

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, unquote
 
 from perdure.errors import ConfigurationError
 from perdure.statestore.redis.cluster import Cluster
+from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.link import Address
 from perdure.statestore.redis.place import Fixed
 from perdure.statestore.redis.sentinel import Sentinels
@@ -40,7 +41,8 @@ def open_redis(url: SplitResult, partitions: int | None, options: Mapping[str, s
     `redis+cluster://[user:password@]host[:6379],…`; and as options
 
     - `namespace=default`: stores of different namespaces on one server know nothing of each other
-    - `durability=primary`, or `replicated`: acknowledged when `replicas=1` or so many replicas have it as well
+    - `durability=primary`, or `replicated`: acknowledged when `replicas=1` or so many replicas have it as well, or
+      `synced`: when it is on the disk of the primary and of `replicas=0` or so many replicas
     - `timeout=5`: seconds of silence after which a connection counts as dead
     - `tls=true`, `ssl_ca_certs=`, `ssl_certfile=`, `ssl_keyfile=` (files), `ssl_check_hostname=true`
     - `sentinel_user=`, `sentinel_password=`: those of the sentinels
@@ -62,17 +64,19 @@ def open_redis(url: SplitResult, partitions: int | None, options: Mapping[str, s
     database = _database("/".join(path))
     if database and kind == "cluster":
         raise ConfigurationError("Redis Cluster has one database; use ?namespace= to keep stores apart")
-    login, replicas = _login(url, options, database), _replicas(options)
+    login, durability = _login(url, options, database), _durability(options)
 
     def servers(lost: Callable[[str], None]) -> Servers:
         if kind == "cluster":
-            return Cluster(login, addresses, lost=lost, replicas=replicas)
+            return Cluster(login, addresses, lost=lost, durability=durability)
         if kind == "sentinel":
             theirs = login._replace(
                 user=options.get("sentinel_user"), password=options.get("sentinel_password"), database=0
             )
-            return Single(login, Sentinels(addresses, unquote(service), theirs), lost=lost, replicas=replicas)
-        return Single(login, Fixed(addresses[0]), lost=lost, replicas=replicas)
+            return Single(
+                login, Sentinels(addresses, unquote(service), theirs), lost=lost, durability=durability
+            )
+        return Single(login, Fixed(addresses[0]), lost=lost, durability=durability)
 
     return RedisStore(servers, namespace=options.get("namespace", "default"), partitions=partitions)
 
@@ -116,16 +120,16 @@ def _login(url: SplitResult, options: Mapping[str, str], database: int) -> Login
     return Login(unquote(user) or None, unquote(password) if colon else None, database, tls, timeout)
 
 
-def _replicas(options: Mapping[str, str]) -> int:
-    durability = options.get("durability", "primary")
-    if durability not in ("primary", "replicated"):
-        raise ConfigurationError(f"durability={durability!r} is neither 'primary' nor 'replicated'")
-    text = options.get("replicas", "1")
-    if not text.isdigit() or not int(text):
+def _durability(options: Mapping[str, str]) -> Durability:
+    kind = options.get("durability", "primary")
+    if kind not in ("primary", "replicated", "synced"):
+        raise ConfigurationError(f"durability={kind!r} is neither 'primary' nor 'replicated' nor 'synced'")
+    text = options.get("replicas", "1" if kind == "replicated" else "0")
+    if not text.isdigit() or (kind == "replicated" and not int(text)):
         raise ConfigurationError(f"replicas={text!r} is not a number of replicas")
-    if "replicas" in options and durability != "replicated":
-        raise ConfigurationError("replicas= goes with durability=replicated")
-    return int(text) if durability == "replicated" else 0
+    if "replicas" in options and kind == "primary":
+        raise ConfigurationError("replicas= goes with durability=replicated or durability=synced")
+    return Durability(int(text), kind == "synced")
 
 
 def _flag(options: Mapping[str, str], name: str, default: bool) -> bool:

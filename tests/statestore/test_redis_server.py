@@ -18,7 +18,7 @@ from perdure.statestore import (
     Settings,
     TypePartition,
 )
-from perdure.statestore.redis import server as server_module
+from perdure.statestore.redis import durability
 from perdure.testing.store_contract import (
     ALL,
     FENCE,
@@ -231,7 +231,7 @@ async def test_what_a_lagging_replica_never_had(opened: Opened) -> None:
 
 async def test_durability_replicated(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is acknowledged is on the replica too; what is not there in time is unknown."""
-    monkeypatch.setattr(server_module, "REPLICATION_SECONDS", 0.3)
+    monkeypatch.setattr(durability, "SECONDS", 0.3)
     with redis_replicated(1) as (first, second):
         store = opened(first.url(durability="replicated", timeout=5))
         await store.take(ALL, FENCE)
@@ -252,6 +252,29 @@ async def test_durability_replicated(opened: Opened, monkeypatch: pytest.MonkeyP
         first.command("SCRIPT", "FLUSH")
         await write(store, put(actor_id(), commit.version, {"k": b"3"}))
         assert second.command("HGET", name, "k") == b"3"
+
+
+async def test_durability_synced(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On disk, on the replica's as well; a server that cannot say so is refused."""
+    monkeypatch.setattr(durability, "SECONDS", 1.0)
+    with redis_replicated(1) as (first, second):
+        store = opened(first.url(durability="synced", replicas=1))
+        version = first.info("server")["redis_version"].split(".")
+        if (int(version[0]), int(version[1])) < (7, 2):
+            with pytest.raises(ConfigurationError, match=r"needs Redis 7\.2"):
+                await store.settings()
+            return
+        # A replica says at first that nothing is on its disk.
+        await eventually(store.health)
+        await store.take(ALL, FENCE)
+        commit = put(actor_id(), None, {"k": b"2"})
+        second.pause()
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas had the write on disk"):
+            await store.commit([commit])
+        second.resume()
+        assert list(await eventually(lambda: store.commit([commit]))) == [COMMITTED]
+    with redis_server(appendonly="no") as server, pytest.raises(ConfigurationError, match="appendonly yes"):
+        await opened(server.url(durability="synced")).settings()
 
 
 # --- servers that refuse ------------------------------------------------------------------------------------------------
