@@ -9,17 +9,11 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable
-from functools import lru_cache
 from hashlib import blake2b, shake_128
 
-#: Actor ids whose partition is remembered: what a busy node has in flight.
-_REMEMBERED = 8192
+from perdure.statestore.partitions import partition_of
 
-
-@lru_cache(_REMEMBERED)
-def partition_of(actor_id: str, partitions: int) -> int:
-    """The partition of an actor id, the same for every actor type: 0 to `partitions` - 1."""
-    return int.from_bytes(blake2b(actor_id.encode(), digest_size=8).digest(), "big") % partitions
+__all__ = ["partition_of", "ranked", "score", "scores", "upper_bytes"]
 
 
 def scores(node: str, actor_type: str, partitions: int) -> array[int]:
