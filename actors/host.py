@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from perdure.actors.activation import Activation, Phase
@@ -103,6 +103,8 @@ class ActorHost:
         self.accounted: Callable[[ActorId], bool] = lambda _: False
         #: Called with a test of whether an actor was in one of the partitions that were just lost.
         self.on_disowned: Callable[[Callable[[ActorId], bool]], None] = lambda _: None
+        #: Called with partitions that this node serves from now on, before anything is activated there.
+        self.on_taken: Callable[[Sequence[TypePartition]], None] = lambda _: None
         self._max_active = max_active
         self._evicting = False
         self._accepting = True

@@ -218,6 +218,7 @@ class Ownership:
             self._asked_store(unwanted)
         if taken:
             log.info("partitions.taken", extra=fields(count=len(taken), node=self._placement.node))
+            self._host.on_taken(taken)
             self._host.reminders.owned()
             self._host.clock.spawn(self._recover(taken))
         self._look()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
 from perdure.actors.proxy import bind
-from perdure.errors import LoopBlocked, Moved, NotRegistered
+from perdure.errors import LoopBlocked, Moved, NotRegistered, Unavailable
 from perdure.logs import fields
 from perdure.payload import Payload
 from perdure.placement.shares import Holder
@@ -67,8 +68,15 @@ class ActivityHost:
         """Running, queued, or answered and not acknowledged."""
         return len(self._known)
 
-    def knows(self, execution_id: str, task_id: int) -> bool:
-        return (execution_id, task_id) in self._known
+    @property
+    def requests(self) -> Iterable[ActivityRequest]:
+        """Those that are known."""
+        return self._known.values()
+
+    def knows(self, execution_id: str, task_id: int, nonce: bytes | None = None) -> bool:
+        """With a nonce: exactly this request. A store that was rolled back may have asked for another one since."""
+        known = self._known.get((execution_id, task_id))
+        return known is not None and nonce in (None, known.nonce)
 
     def state(self, execution_id: str, task_id: int) -> str:
         """ "running", "queued", or "answered" (not acknowledged yet); empty for what it does not know."""
@@ -121,8 +129,13 @@ class ActivityHost:
         if self._closing:
             message.answer(Moved("the node is stopping"))
             return
+        known = self._known.get(key)
+        if known is not None and known.nonce != request.nonce:
+            # The store has forgotten that one, and its instance has asked anew.
+            message.answer(Unavailable("an earlier request for this task has not ended here"))
+            return
         message.answer(True)
-        if key in self._known:
+        if known is not None:
             return
         self._known[key] = request
         try:
@@ -221,7 +234,9 @@ class ActivityHost:
 
         def answered(_: Any) -> None:
             # Whatever the answer, the workflow actor needs no more of this.
-            self._known.pop((request.execution_id, request.task_id), None)
+            key = (request.execution_id, request.task_id)
+            if self._known.get(key) is request:
+                del self._known[key]
 
         engine.router.send(ActorId(request.actor_type, request.instance_id), "done", done, answered)
 

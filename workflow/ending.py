@@ -35,7 +35,7 @@ def finish(work: Work, status: str, result: Payload, failure: FailureDetails | N
     instance.ended = event
     meta.completed = work.at
     work.set_status(RuntimeStatus(status))
-    meta.deaths, meta.task_deaths, meta.stall, meta.attempts = 0, {}, "", 0
+    meta.deaths, meta.task_deaths, meta.stall, meta.attempts, meta.waiting = 0, {}, "", 0, ""
     _leave_behind(work, instance, drop_activities=status == "terminated")
     if instance.inbox:
         work.commit.delete = [*work.commit.delete, *(inbox_key(n) for n, _ in instance.inbox)]

@@ -9,6 +9,7 @@ from perdure.actors.activation import Activation
 from perdure.actors.calls import Caller
 from perdure.actors.host import ActorHost
 from perdure.actors.messages import Answer, Message
+from perdure.actors.questions import NodeQuestions
 from perdure.actors.router import Locator as ActorLocator
 from perdure.actors.router import Router
 from perdure.clock import Clock
@@ -31,6 +32,7 @@ from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import ReplayCheck
 from perdure.workflow.requests import Forget, TimerDue
 from perdure.workflow.slots import Slots, slots_type
+from perdure.workflow.whereabouts import Whereabouts
 
 
 class Locator(ActorLocator, Protocol):
@@ -44,9 +46,18 @@ class Locator(ActorLocator, Protocol):
 
     def workflow_limit(self, app_id: str, name: str) -> int | None:
         """How many instances of a workflow may be under way in the cluster: what its nodes say, the fewest."""
+    def activities(self, app_id: str) -> list[str]:
+        """The names of the activities that nodes of the app have registered."""
+
+    def has_workflow(self, app_id: str, name: str) -> bool:
+        """Whether any node of the app has registered the workflow."""
+
 
     def app_present(self, app_id: str) -> bool:
-        """Whether any node of the app is in the table."""
+        """Whether any node of the app is in the table, other than those that retire."""
+
+    def nodes(self) -> list[str]:
+        """Every node in the table, of whatever app."""
 
     def present(self, node: str) -> bool:
         """Whether this incarnation is in the table."""
@@ -67,6 +78,7 @@ class WorkflowEngine:
         host: ActorHost,
         router: Router,
         locator: Locator,
+        questions: NodeQuestions,
         caller: Caller | None = None,
         replay_check: str = "sampled",
         idle_timeout: float = 60.0,
@@ -90,7 +102,9 @@ class WorkflowEngine:
         self.idle_timeout = idle_timeout
         self.name = workflow_type(namespace, app_id)
         self.gate = RecoveryGate(clock)
-        self.dispatcher = Dispatcher(self)
+        self.dispatcher = Dispatcher(self, Whereabouts(self, questions))
+        #: Instances that have not begun because only other nodes have their workflow, with its name.
+        self.unregistered: dict[ActorId, str] = {}
         self.activities = ActivityHost(self, shares, most=max_activities)
         self.replay_check = ReplayCheck(self, replay_check)
         self.explainer = Explainer(self)
@@ -120,21 +134,37 @@ class WorkflowEngine:
 
     def _look(self) -> None:
         if not self.router.closed:
-            self.dispatcher.check()
+            self.dispatcher.look()
             self.clock.call_later(LOOK, self._look)
 
     def table_changed(self) -> None:
-        """A node may have left that had activities of instances that live here."""
+        """A node may have left that had activities of instances that live here, or one come that can have them."""
         if not self.router.closed:
-            self.dispatcher.check()
+            self.dispatcher.table_changed()
+            for actor, name in list(self.unregistered.items()):
+                if not self.elsewhere(name):
+                    del self.unregistered[actor]
+                    self._try_again(actor)
             if self._slots is not None:
                 self._slots.changed()
+
+    def elsewhere(self, workflow: str) -> bool:
+        """Whether a node of the app has registered this workflow, which this one has not."""
+        return self.locator.has_workflow(self.app_id, workflow)
+
+    def _try_again(self, actor: ActorId) -> None:
+        activation = self.host.activations.get(actor)
+        if activation is not None and isinstance(activation.behaviour, WorkflowBehaviour):
+            activation.behaviour.resumed()
+            activation.wake()
 
     def disowned(self, lost: Callable[[ActorId], bool]) -> None:
         """Other nodes own these actors now."""
         self.dispatcher.disowned(lost)
         if self.admission is not None:
             self.admission.disowned(lost)
+        for actor in [actor for actor in self.unregistered if lost(actor)]:
+            del self.unregistered[actor]
 
     # --- ActorType ---------------------------------------------------------------------------------------------------
 

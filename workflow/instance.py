@@ -190,7 +190,7 @@ class Instance:
             output=ended.result if ended else None,
             failure=ended.failure if ended else None,
             custom_status=self.custom_status,
-            reason=meta.reason,
+            reason=meta.reason or meta.waiting,
             attempts=meta.attempts,
             started=meta.started or None,
             completed=meta.completed or None,

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from perdure.placement.hashing import ranked
+from perdure.placement.member import Member
 from perdure.placement.shares import limits_of, serving
 from perdure.placement.table import Table
 
@@ -67,9 +68,27 @@ class TableLocator:
         ]
         return min(said, default=None)
 
-    def app_present(self, app_id: str) -> bool:
+    def _members(self, app_id: str) -> list[Member]:
         table = self._placement.table
-        return table is not None and any(m.app_id == app_id for m in table.members.values())
+        return [
+            member
+            for member in (table.members.values() if table is not None else ())
+            if member.app_id == app_id and member.namespace == self._namespace
+        ]
+
+    def activities(self, app_id: str) -> list[str]:
+        return sorted({name for member in self._members(app_id) for name in member.activities})
+
+    def has_workflow(self, app_id: str, name: str) -> bool:
+        return any(name in member.workflows for member in self._members(app_id))
+
+    def app_present(self, app_id: str) -> bool:
+        # One that retires has announced that it takes nothing new.
+        return any(m.weight > 0 or m.activities or m.workflows for m in self._members(app_id))
+
+    def nodes(self) -> list[str]:
+        table = self._placement.table
+        return sorted(table.members) if table is not None else []
 
     def present(self, node: str) -> bool:
         table = self._placement.table

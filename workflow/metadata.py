@@ -64,6 +64,8 @@ class Metadata(msgspec.Struct, omit_defaults=True):
     attempts: int = 0
     #: How often it has given back a slot of its workflow before it started.
     slot: int = 0
+    #: For which app or activity there is no node, as the index row says.
+    waiting: str = ""
 
     def knows(self, identity: Identity) -> bool:
         """Whether a message was accepted before."""

@@ -116,6 +116,8 @@ class WorkflowBehaviour:
         self.outbox.restored()
         if self.instance is not None and self.instance.meta.stall == stall.CRASHED:
             self._blocked = True
+        if self.instance is not None and self.instance.meta.waiting:
+            self.engine.dispatcher.waits(self.activation.actor)
         self._settle()
 
     def step(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
@@ -125,6 +127,9 @@ class WorkflowBehaviour:
             return self._step_unreadable(self._unreadable)
         if instance is not None and not (instance.finished or instance.purged):
             return self._step_active(instance)
+        if self._has_news():
+            # It waits for nothing that anybody has to know of.
+            del self.engine.dispatcher.news[self.activation.actor]
         if instance is not None and not self.dispatched:
             proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
@@ -144,6 +149,11 @@ class WorkflowBehaviour:
         self._settle()
         self.outbox.committed()
         self._stall_turn = self._stalling = None
+        dispatcher = self.engine.dispatcher
+        if dispatcher.news and instance is not None:
+            actor = self.activation.actor
+            if actor in dispatcher.news and instance.meta.waiting == dispatcher.waiting(actor):
+                del dispatcher.news[actor]
         if instance is not None and instance.inbox:
             # This turn was not one of the code: the step that was to follow has been used up by it.
             self.activation.wake()
@@ -294,9 +304,14 @@ class WorkflowBehaviour:
             if not self._rebuilding:
                 self._rebuild(instance)
             return self._receive_old() if self.activation.mailbox else None
-        if self.activation.mailbox or self.outbox.acked or self.suspicion.survived:
+        if self.activation.mailbox or self.outbox.acked or self.suspicion.survived or self._has_news():
             return self._turn(taking=False)
         return None
+
+    def _has_news(self) -> bool:
+        """Whether the status is to say something else about the nodes that it waits for."""
+        news = self.engine.dispatcher.news
+        return bool(news) and self.activation.actor in news
 
     def _turn(self, *, taking: bool) -> Turn | None:
         mailbox = self.activation.mailbox
@@ -368,6 +383,8 @@ class WorkflowBehaviour:
         """Commits why the instance cannot go on, and receives what waits."""
         self._blocked = True
         meta = instance.meta
+        if stalled.kind == stall.UNREGISTERED and not meta.history:
+            self.engine.unregistered[self.activation.actor] = meta.name
         same = meta.status == RuntimeStatus.STALLED and meta.reason == stalled.reason
         log.error(
             "instance.stalled",

@@ -71,12 +71,17 @@ class Outbox:
         if instance is None:
             return
         busy = set(self._sending.values())
+        known = self._engine.dispatcher.known(self._activation.actor)
         for number, entry in instance.outbox.items():
             target = (entry.type, entry.id)
             if number >= self._durable:
                 # INVARIANT: what the turn under way decides leaves only after its commit.
                 return
             if number in self.acked or number in self._sending or target in busy:
+                continue
+            if isinstance(entry.body, ActivityRequest) and not known:
+                # Looked at again when it is known what of it is out elsewhere.
+                self._behaviour.dispatched = False
                 continue
             self._sending[number] = target
             busy.add(target)

@@ -86,7 +86,10 @@ class Suspicion:
         self._activation.wake()
 
     def dispatch_again(self, instance: Instance) -> Turn | None:
-        """What is owed goes out, in a crashed partition when the gate lets it."""
+        """What is owed goes out, in a crashed partition when the gate lets it, and in none before it is known what of
+        it is out elsewhere."""
+        if not self._engine.dispatcher.known(self._activation.actor):
+            return None
         if not self.admitted:
             self.ask(instance)
         return self.prove(instance) if self.admitted else None

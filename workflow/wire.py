@@ -21,6 +21,7 @@ from perdure.workflow.requests import (
 )
 from perdure.workflow.stall import Purged
 from perdure.workflow.state import WorkflowState
+from perdure.workflow.whereabouts import ActivitiesOf, KnownActivities, UnknownActivities, WhichUnknown
 
 #: The bodies of messages to workflow actors.
 ToWorkflow = (
@@ -38,5 +39,6 @@ def register_workflow(codec: Codec) -> None:
     codec.bodies(Acquire | Release, prefix=_INTERNAL, suffix=".slots")
     codec.waits(Wait)
     codec.waits(Acquire)
-    codec.struct(WorkflowState)
+    for struct in (WorkflowState, ActivitiesOf, KnownActivities, WhichUnknown, UnknownActivities):
+        codec.struct(struct)
     codec.error(Purged)

@@ -153,6 +153,11 @@ class Work:
                 instance.outbox.pop(number, None)
             behaviour.outbox.acked.clear()
         meta = instance.meta
+        dispatcher = self.engine.dispatcher
+        if dispatcher.news and self.actor in dispatcher.news and not instance.finished:
+            waiting = dispatcher.waiting(self.actor)
+            self.row = self.row or waiting != meta.waiting
+            meta.waiting = waiting
         if self.suspects_code and instance.inbox:
             meta.deaths += 1
             self.row = True
@@ -437,6 +442,9 @@ class Work:
         try:
             self.behaviour.run = self.engine.new_run(self.actor, started)
         except NotRegistered as error:
+            if self.engine.elsewhere(started.name):
+                reason = f"{error.message}; other nodes of the app have it"
+                raise Stalled(stall.UNREGISTERED, reason) from error
             self.history.append(started)
             ending.finish(
                 self,

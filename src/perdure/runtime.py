@@ -109,6 +109,7 @@ class Runtime:
             host=self.host,
             router=self.router,
             locator=locator,
+            questions=self.questions,
             caller=self.caller,
             replay_check=options.replay_check,
             idle_timeout=options.workflow_idle,
@@ -122,6 +123,7 @@ class Runtime:
         self.engine.dispatcher.unregistered_grace = options.unregistered_grace
         self.host.accounted = self.engine.accounted
         self.host.on_disowned = self.engine.disowned
+        self.host.on_taken = self.engine.dispatcher.taken
         self.ownership = Ownership(self.host, placement, self.questions)
         self.client = WorkflowClient(self.engine)
 

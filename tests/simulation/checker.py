@@ -49,7 +49,7 @@ from perdure.workflow.run import InProcessExecutor
 from tests.simulation.ledger import TaskKey
 from tests.simulation.loop import SimLoop, Violation
 from tests.simulation.process import Process
-from tests.simulation.programs import registry
+from tests.simulation.programs import REGISTRIES
 from tests.simulation.shadow import Change, Shadow, token_of
 
 #: One in how many commits has its history replayed.
@@ -100,6 +100,12 @@ class Checker:
         self._void: set[TypePartition] = set()
         #: What was committed: activity tasks; starts that parents ask for; events that workflows send; cascades.
         self.scheduled: set[TaskKey] = set()
+        #: Where each ran last.
+        self.begun: dict[TaskKey, Process] = {}
+        #: Nothing fails.
+        self.graceful = False
+        #: Those of a name that nobody has.
+        self.nowhere: set[TaskKey] = set()
         self.starts: set[str] = set()
         self.sent: set[str] = set()
         self.cascades: set[str] = set()
@@ -340,7 +346,10 @@ class Checker:
                 self.require(event.execution_id == meta.execution_id, "another execution id", actor)
             case TaskScheduled():
                 self._next(shadow, event.id)
-                self.scheduled.add(TaskKey(actor.id, meta.execution_id, event.id, event.nonce))
+                key = TaskKey(actor.id, meta.execution_id, event.id, event.nonce)
+                self.scheduled.add(key)
+                if event.name == "nowhere":
+                    self.nowhere.add(key)
             case TimerCreated():
                 self._next(shadow, event.id)
             case ChildScheduled() | DetachedScheduled():
@@ -385,7 +394,7 @@ class Checker:
         key = TaskKey(shadow.actor.id, shadow.meta.execution_id, event.id, task.nonce)
         own = isinstance(event, TaskCompleted) or event.failure.type not in _ENGINE_FAILURES
         self.require(not own or key in self.ended_runs, "a result that no activity gave", shadow.actor, event)
-        if not own:
+        if not own and key not in self.nowhere:
             self.crashed.add(shadow.actor.id)
         for number, body in inbox.items():
             if isinstance(body, ActivityDone) and body.task_id == event.id:
@@ -482,7 +491,8 @@ class Checker:
         body, delivered = entry.body, True
         match body:
             case ActivityRequest():
-                delivered = _task_key(body) in self.ended_runs or shadow.actor.id in self.crashed
+                key = _task_key(body)
+                delivered = key in self.ended_runs or key in self.nowhere or shadow.actor.id in self.crashed
             case Start():
                 delivered = body.start_id in self.created or body.start_id in self.cascades
             case Raise() if target is not None and target.active_since is not None:
@@ -547,7 +557,10 @@ class Checker:
     def replay(self, shadow: Shadow) -> None:  # 7
         first = shadow.history[0]
         assert isinstance(first, ExecutionStarted)
-        run = _executor.run(RunInstance("sim", "default", shadow.actor.id), first)
+        app = app_of(shadow.actor)
+        if first.name not in REGISTRIES[app].workflows:
+            return
+        run = _executors[app].run(RunInstance(app, "default", shadow.actor.id), first)
         try:
             replay = Replay(run)
             for event in shadow.history:
@@ -679,6 +692,9 @@ class Checker:
         """An activity begins to run."""
         self.trace(process, "run", key.instance, key.task_id)
         self.require(key in self.scheduled, "an activity ran before it was decided", key)
+        twice = self.graceful and key in self.begun
+        self.require(not twice, "an activity ran twice although nothing fails", key, self.begun.get(key))
+        self.begun[key] = process
 
 
 def _task_key(request: ActivityRequest) -> TaskKey:
@@ -689,4 +705,9 @@ def _short(value: Any) -> str:
     return type(value).__name__ if isinstance(value, PerdureError) else str(value)[:60]
 
 
-_executor = InProcessExecutor(registry)
+def app_of(actor: ActorId) -> str:
+    """The app of a workflow actor."""
+    return actor.type.split(".")[-2]
+
+
+_executors = {app: InProcessExecutor(registry) for app, registry in REGISTRIES.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -37,16 +38,23 @@ class Ledger:
         """Takes its time. How often this call was begun."""
         process = PROCESS.get()
         assert process is not None
+        with self.noted(ctx, process):
+            request = ctx._request
+            self.runs[request.key] += 1
+            runs = self.runs[request.key]
+            delay = self._rng.random() * self.longest
+            if delay > self.longest / 4:
+                await process.sleep(delay)
+        return runs
+
+    @contextmanager
+    def noted(self, ctx: ActivityContext, process: Process) -> Iterator[None]:
+        """A run, from its beginning to its end."""
         request = ctx._request
         key = TaskKey(request.instance_id, request.execution_id, request.task_id, request.nonce)
         self._began(process, key)
-        self.runs[request.key] += 1
-        runs = self.runs[request.key]
-        delay = self._rng.random() * self.longest
-        if delay > self.longest / 4:
-            await process.sleep(delay)
+        yield
         self.ended.add(key)
-        return runs
 
 
 #: That of the run in progress.

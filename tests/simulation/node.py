@@ -19,10 +19,15 @@ from tests.simulation.actors import Counter
 from tests.simulation.ledger import LEDGER
 from tests.simulation.network import SimPeers
 from tests.simulation.process import Process
+from tests.simulation.programs import REGISTRIES
 from tests.simulation.store import SimStore
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+#: Seconds that nodes of an app must be there before it counts that none has a name.
+GRACE = 3.0
 
 
 class NodeLost(Exception):
@@ -32,9 +37,10 @@ class NodeLost(Exception):
 class SimNode:
     """`name` stays over incarnations; `id` does not."""
 
-    def __init__(self, world: World, name: str, incarnation: int) -> None:
+    def __init__(self, world: World, name: str, incarnation: int, app: str) -> None:
         self.world = world
         self.name = name
+        self.app = app
         self.id = f"{name}.{incarnation}"
         self.process = process = Process(world.loop, self.id, world.seed)
         process.task_failed = world.task_failed
@@ -43,13 +49,16 @@ class SimNode:
         self.ready = False
         self.leaving = False
         self._asks: dict[asyncio.Future[Any], None] = {}
+        registry = world.registries.get(name) or (world.registry if app == "sim" else REGISTRIES[app])
+        # Only one of the apps has actors of users.
+        actors = (ActorSpec(Counter, idle_timeout=world.idle),) if app == "sim" else ()
         me = member(
-            app_id="sim",
+            app_id=app,
             namespace="default",
             node=self.id,
-            registry=world.registry,
+            registry=registry,
             address=f"{name}:1",
-            actor_types=(Counter.actor_type,),
+            actor_types=tuple(spec.cls.actor_type for spec in actors),
         )
         self.placement = PlacementClient(
             me,
@@ -58,16 +67,16 @@ class SimNode:
             options=world.placement_options,
         )
         self.runtime = Runtime(
-            app_id="sim",
+            app_id=app,
             namespace="default",
-            registry=world.registry,
-            actors=(ActorSpec(Counter, idle_timeout=world.idle),),
+            registry=registry,
+            actors=actors,
             store=SimStore(world.server, process),
             partitions=world.partitions,
             clock=process,
             placement=self.placement,
             peers=SimPeers(world.network, process),
-            options=RuntimeOptions(replay_check="off", workflow_idle=world.idle),
+            options=RuntimeOptions(replay_check="off", workflow_idle=world.idle, unregistered_grace=GRACE),
         )
         self.runtime.ownership.handover = world.placement_options.word
         self._watch()

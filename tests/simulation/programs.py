@@ -53,6 +53,12 @@ async def broken(ctx: ActivityContext, number: int) -> int:
     raise RuntimeError(f"broken {number}")
 
 
+async def remote(ctx: ActivityContext, number: int) -> int:
+    """Only the other app has it."""
+    await LEDGER.get().run(ctx)
+    return number * 3
+
+
 @registry.workflow(name="program")
 async def program(ctx: WorkflowContext, input: dict[str, Any]) -> list[Any]:
     ops, out = input["ops"], input["out"]
@@ -70,6 +76,16 @@ async def program(ctx: WorkflowContext, input: dict[str, Any]) -> list[Any]:
             continue
         out.append(await perform(ctx, op))
     return out
+
+
+#: The other app: it has the same, and more.
+other = Registry()
+for _each in (double, flaky, broken):
+    other.activity(name=_each.__name__)(_each)
+other.activity(name="remote")(remote)
+other.workflow(name="program")(program)
+
+REGISTRIES = {"sim": registry, "other": other}
 
 
 async def perform(ctx: WorkflowContext, op: Op) -> Any:
@@ -116,6 +132,22 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
                 return await ctx.call_child_workflow(program, input={"ops": [["raise", number]], "out": []})
             except TaskFailedError:
                 return "failed"
+        case ["remote", number]:
+            return await ctx.call_activity("remote", input=number, app_id="other")
+        case ["away", ops]:
+            data = {"ops": ops, "out": []}
+            return await ctx.call_child_workflow("program", input=data, app_id="other")
+        case ["away_left", ops]:
+            ctx.call_child_workflow("program", input={"ops": ops, "out": []}, app_id="other")
+            return "left"
+        case ["nowhere", kind]:
+            # The other app has neither.
+            try:
+                if kind == "activity":
+                    return await ctx.call_activity("nowhere", app_id="other")
+                return await ctx.call_child_workflow("nowhere", app_id="other")
+            except TaskFailedError as error:
+                return error.details.type
         case ["detach", instance_id, ops]:
             return ctx.detach(program, instance_id=instance_id, input={"ops": ops, "out": []})
         case ["send", target, name, value]:
@@ -167,8 +199,12 @@ def _outcome(op: Op) -> Any:
             return "RuntimeError"
         case ["all" | "any", *numbers]:
             return [n * 2 for n in numbers]
-        case ["leave", _] | ["child_left", _]:
+        case ["leave", _] | ["child_left", _] | ["away_left", _]:
             return "left"
+        case ["remote", number]:
+            return number * 3
+        case ["nowhere", kind]:
+            return "ActivityNotRegistered" if kind == "activity" else "WorkflowNotRegistered"
         case ["timer", _]:
             return "fired"
         case ["event", name]:
@@ -177,7 +213,7 @@ def _outcome(op: Op) -> Any:
             return "timeout"
         case ["race", _, _]:
             return ANYTHING
-        case ["child", ops]:
+        case ["child" | "away", ops]:
             return expected(ops)
         case ["child_fails", _]:
             return "failed"
@@ -226,8 +262,10 @@ def events_of(ops: list[Op]) -> Iterator[tuple[str, int]]:
 class Maker:
     """Makes programs of one run; names and ids are unique in it."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, apps: bool = False) -> None:
+        """`apps`: there is another app to call."""
         self.rng = rng
+        self._apps = apps
         self._count = 0
 
     def name(self, prefix: str) -> str:
@@ -254,10 +292,15 @@ class Maker:
             kinds += ["child", "child", "child_left", "child_fails", "detach"]
         if depth == 0:
             kinds += ["branches"]
+        if self._apps:
+            kinds += ["remote"] * 3 + ["nowhere"]
+            kinds += ["away", "away", "away_left"] if depth < 2 else []
         kind = rng.choice(kinds)
         match kind:
-            case "act" | "flaky" | "broken" | "leave" | "child_fails":
+            case "act" | "flaky" | "broken" | "leave" | "child_fails" | "remote":
                 return [kind, number]
+            case "nowhere":
+                return [kind, rng.choice(["activity", "workflow"])]
             case "all" | "any":
                 return [kind, *(rng.randint(1, 99) for _ in range(rng.randint(1, 4)))]
             case "timer":
@@ -268,7 +311,7 @@ class Maker:
                 return [kind, self.name("n"), rng.choice([1, 50, 300])]
             case "status":
                 return [kind, self.name("status")]
-            case "child" | "child_left":
+            case "child" | "child_left" | "away" | "away_left":
                 return [kind, self.program(size=2, depth=depth + 1, events=False)]
             case "detach":
                 return [
@@ -284,14 +327,16 @@ class Maker:
         raise AssertionError(kind)
 
 
-def detached_of(ops: list[Op]) -> Iterator[tuple[str, list[Op]]]:
-    """All detached programs of a program and its children, with their instance ids."""
+def detached_of(ops: list[Op], app: str = "sim") -> Iterator[tuple[str, str, list[Op]]]:
+    """All detached programs of a program and its children, with their apps and instance ids."""
     for op in ops:
         match op:
             case ["detach", instance_id, inner]:
-                yield instance_id, inner
-                yield from detached_of(inner)
+                yield app, instance_id, inner
+                yield from detached_of(inner, app)
             case ["child" | "child_left", inner]:
-                yield from detached_of(inner)
+                yield from detached_of(inner, app)
+            case ["away" | "away_left", inner]:
+                yield from detached_of(inner, "other")
             case ["branches", *inner]:
-                yield from detached_of(inner)
+                yield from detached_of(inner, app)

@@ -16,6 +16,7 @@ from perdure.errors import PerdureError
 from perdure.workflow import stall
 from perdure.workflow.client import WorkflowClient
 from tests.simulation import limits
+from tests.simulation.checker import app_of
 from tests.simulation.counting import CountStory, counting
 from tests.simulation.loop import Violation
 from tests.simulation.network import LATEST
@@ -64,14 +65,19 @@ def simulate(seed: int, scenario: str, *, verbose: bool = False) -> World:
 async def _play(world: World, how: Scenario) -> None:
     rng = random.Random(f"{world.seed}-faults")
     world.add_leader()
-    names = [f"n{number}" for number in range(how.nodes)]
+    names = [f"n{number}" for number in range(how.nodes)] + [f"o{number}" for number in range(how.others)]
     for name in names:
         world.add_node(name)
-    told = limits.stories(world, how.stories) if how.limited else stories(world, how.stories)
+    told = (
+        limits.stories(world, how.stories)
+        if how.limited
+        else stories(world, how.stories, apps=how.others > 0)
+    )
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
+    world.ledger.longest = how.longest_activity
     counters = counting(world, how.counters, longest=how.longest_turn)
-    world.graceful = how.graceful
+    world.graceful = world.checker.graceful = how.graceful
     clients = [world.spawn(client.run()) for client in counters]
     tasks = [world.spawn(_surviving(story) if how.rollback else story.run()) for story in told]
     nemesis = world.spawn(disturb(world, how, rng))
@@ -200,7 +206,7 @@ def _lines(task: asyncio.Task[None]) -> list[str]:
 
 def _where(world: World, instance_id: str) -> list[str]:
     found = []
-    for node in world.living():
+    for node in world.living(None):
         for actor, activation in node.runtime.host.activations.items():
             if actor.id == instance_id:
                 found.append(f"{node.id}: {activation!r}")
@@ -222,7 +228,7 @@ async def _resume(world: World, story: Story, shadow: Shadow) -> None:
     async def resume(client: WorkflowClient) -> None:
         await client.resume_workflow(instance_id)
 
-    await story.request(resume)
+    await story.request(resume, app=app_of(shadow.actor))
 
 
 def _check(world: World, told: list[Story]) -> None:
@@ -238,7 +244,7 @@ def _check(world: World, told: list[Story]) -> None:
             not unanswered, "a message was never answered", asked.message.method, asked.message.target
         )
     _check_activities(world)
-    for node in world.living():
+    for node in world.living(None):
         runtime = node.runtime
         checker.require(not runtime.committer.pending, "a commit is still pending", node.id)
         checker.require(not runtime.host.reminders._in_flight, "a reminder is still in flight", node.id)
@@ -252,7 +258,7 @@ def _check_activities(world: World) -> None:
     checker = world.checker
     if checker.crashed or checker.rolled_back:
         return
-    for key in checker.scheduled - checker.ended_runs:
+    for key in checker.scheduled - checker.ended_runs - checker.nowhere:
         root = key.instance.split(":")[0]
         ended = root in checker.terminated or root.startswith(("detached-", "poison", "corrupt"))
         checker.require(ended, "an activity never ran", key)

@@ -24,6 +24,11 @@ def kill(world: World, rng: random.Random) -> None:
         world.loop.call_later(rng.random() * 3.0, _back, world, node.name, context=world.loop.world)
 
 
+def kill_other(world: World, rng: random.Random) -> None:
+    for node in world.living("other"):
+        world.kill(node)
+
+
 def kill_all(world: World, rng: random.Random) -> None:
     for node in list(world.nodes.values()):
         world.kill(node)
@@ -46,9 +51,10 @@ def pause(world: World, rng: random.Random) -> None:
 
 
 def stop(world: World, rng: random.Random) -> None:
-    nodes = [node for node in world.living() if not node.leaving and node.process.running]
-    if len(nodes) > 1:
-        node = rng.choice(nodes)
+    nodes = [node for node in world.living(None) if not node.leaving and node.process.running]
+    node = rng.choice(nodes) if nodes else None
+    # Where nobody may be disturbed, others of its app must be there to take over.
+    if node is not None and (not world.graceful or sum(node.app == other.app for other in nodes) > 1):
         world.trace(node.process, "stops")
         node.stop()
         world.loop.call_later(1.0 + rng.random() * 2.0, _back, world, node.name, context=world.loop.world)
@@ -59,9 +65,13 @@ def join(world: World, rng: random.Random) -> None:
         _back(world, f"n{rng.randint(3, 5)}")
 
 
+def join_other(world: World, rng: random.Random) -> None:
+    _back(world, f"o{rng.randint(0, 1)}")
+
+
 def set_aside(world: World, rng: random.Random) -> None:
     """Placement takes a node out although it lives."""
-    nodes = world.living()
+    nodes = world.living(None)
     for leader, process in world.links.replicas.values():
         if process.running and nodes:
             node = rng.choice(nodes)
@@ -71,7 +81,7 @@ def set_aside(world: World, rng: random.Random) -> None:
 
 def evict(world: World, rng: random.Random) -> None:
     """Idle activations leave memory."""
-    for node in world.living():
+    for node in world.living(None):
         if node.process.running:
             for activation in list(node.runtime.host.activations.values()):
                 if rng.random() < 0.5:
@@ -186,9 +196,13 @@ class Scenario:
     idle: float = 60.0
     poison: bool = False
     rollback: bool = False
+    #: Nodes of another app, which is called.
+    others: int = 0
     #: Clients that count, and seconds that their turns take at most.
     counters: int = 2
     longest_turn: float = 0.3
+    #: Seconds that activities take at most.
+    longest_activity: float = 0.05
     #: Nothing fails: no call may fail, nor anything be done twice.
     graceful: bool = False
     #: Its stories want more than may run at a time.
@@ -203,13 +217,16 @@ PLACEMENT = (join, stop, set_aside, drop_links, leader_dies, leader_pauses)
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        Scenario("calm", (), seconds=2.0),
+        Scenario("calm", (), seconds=2.0, others=1),
         Scenario("idle", (evict,), pause=0.2, seconds=4.0, idle=1.0),
         Scenario("store", STORE),
         Scenario("network", NETWORK, nodes=3),
         Scenario("kills", NODES, nodes=2),
+        Scenario(
+            "apps", (kill, stop, join_other, join_other, kill_other, pause), nodes=2, others=2, counters=0
+        ),
         Scenario("moves", PLACEMENT, nodes=3, pause=1.2),
-        Scenario("joins", (join, join, stop), nodes=3, counters=4, graceful=True),
+        Scenario("joins", (join, join, stop), nodes=3, counters=3, graceful=True, longest_activity=0.4),
         Scenario("splits", (cut_nodes, cut_nodes, lag, join, stop), nodes=3, counters=4),
         Scenario("clocks", (clock_jumps, pause, kill), skewed=True),
         Scenario(
@@ -219,6 +236,7 @@ SCENARIOS: dict[str, Scenario] = {
             pause=0.5,
             idle=3.0,
             skewed=True,
+            others=1,
         ),
         Scenario(
             "limits",

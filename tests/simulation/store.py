@@ -67,6 +67,11 @@ class SimServer:
         #: What is on its way, to be lost when the store crashes.
         self._on_the_way: dict[asyncio.Future[Any], None] = {}
 
+    @property
+    def known(self) -> bool:
+        """Whether everybody who lives knows what it has lost."""
+        return all(store._lineage == self.lineage for store in self.stores if not store._process.dead)
+
     def ask(self, process: Process, apply: Callable[[], T], *, ordered: bool = False) -> asyncio.Future[T]:
         """One request. It reaches the store even if its process dies now. An ordered one is done at once or never."""
         loop, rng = self.loop, self.rng

@@ -43,11 +43,11 @@ class Story:
 
     # --- what clients do -----------------------------------------------------------------------------------------------
 
-    async def request(self, do: Callable[[WorkflowClient], Awaitable[Any]]) -> Any:
+    async def request(self, do: Callable[[WorkflowClient], Awaitable[Any]], *, app: str = "sim") -> Any:
         """Tries on any node until there is an answer. Errors of the request itself are raised."""
         world = self.world
         while True:
-            nodes = world.living()
+            nodes = world.living(app)
             if not nodes:
                 await world.sleep(0.1)
                 continue
@@ -119,12 +119,12 @@ class Story:
 
     def check(self) -> None:
         self.check_result(self.id, self.ops)
-        for instance_id, ops in detached_of(self.ops):
-            self.check_result(instance_id, ops)
+        for app, instance_id, ops in detached_of(self.ops):
+            self.check_result(instance_id, ops, app)
 
-    def check_result(self, instance_id: str, ops: list[Op]) -> None:
+    def check_result(self, instance_id: str, ops: list[Op], app: str = "sim") -> None:
         checker = self.world.checker
-        shadow = checker.shadows.get(ActorId(TYPE, instance_id))
+        shadow = checker.shadows.get(ActorId(workflow_type("default", app), instance_id))
         checker.require(shadow is not None, "an instance is gone", instance_id)
         assert shadow is not None
         checker.require(shadow.finished, "an instance has not finished", instance_id, shadow.meta)
@@ -265,7 +265,7 @@ class CorruptStory(Story):
         record.version = b"damaged"
         self.world.checker.corrupted.add(self.actor)
         self.world.trace(self.id, "corrupted")
-        for node in self.world.living():
+        for node in self.world.living(None):
             self.world.kill(node)
             self.world.add_node(node.name)
         try:
@@ -280,10 +280,10 @@ class CorruptStory(Story):
         pass
 
 
-def stories(world: World, count: int) -> list[Story]:
-    """A seeded mix."""
+def stories(world: World, count: int, *, apps: bool = False) -> list[Story]:
+    """A seeded mix. `apps`: there is another app."""
     rng = random.Random(f"{world.seed}-stories")
-    maker = Maker(rng)
+    maker = Maker(rng, apps=apps)
     found: list[Story] = []
     for number in range(count):
         id = f"i{number}"

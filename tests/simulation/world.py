@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.placement.leader import PlacementLeader
 from perdure.placement.options import PlacementOptions
 from perdure.statestore.contract import Commit, Fence, Refused, Taken, TypePartition
+from perdure.workflow.registry import Registry
 from tests.simulation.checker import Checker
 from tests.simulation.ledger import Ledger
 from tests.simulation.links import Links
@@ -64,6 +65,8 @@ class World:
         self.ledger = Ledger(random.Random(f"{seed}-ledger"), self.checker.began)
         self.checker.ended_runs = self.ledger.ended
         self.nodes: dict[str, SimNode] = {}
+        #: What a node registers, by its name, where that is not what its app has.
+        self.registries: dict[str, Registry] = {}
         self.skewed = False
         #: Nothing fails: nodes only come and go.
         self.graceful = False
@@ -125,7 +128,8 @@ class World:
 
     def add_node(self, name: str) -> SimNode:
         self._incarnations += 1
-        node = self.nodes[name] = SimNode(self, name, self._incarnations)
+        app = "other" if name.startswith("o") else "sim"
+        node = self.nodes[name] = SimNode(self, name, self._incarnations, app)
         self.processes.append(node.process)
         self.trace(node.process, "starts")
         return node
@@ -142,6 +146,9 @@ class World:
         self.trace(node.process, "stopped")
         node.kill()
         self._bury(node)
+        if self.healing:
+            # Whoever was to bring it back may have found it still there.
+            self.add_node(node.name)
 
     def _bury(self, node: SimNode) -> None:
         self.network.died(node.process)
@@ -171,8 +178,13 @@ class World:
                 self.links.died(process)
                 del self.links.replicas[name]
 
-    def living(self) -> list[SimNode]:
-        return [node for node in self.nodes.values() if node.ready and not node.process.dead]
+    def living(self, app: str | None = "sim") -> list[SimNode]:
+        """The nodes of an app that can be asked; None: of all."""
+        return [
+            node
+            for node in self.nodes.values()
+            if node.ready and not node.process.dead and app in (None, node.app)
+        ]
 
     async def sleep(self, seconds: float) -> None:
         future = self.loop.create_future()
