@@ -87,7 +87,9 @@ async def _instance(
     if state is not None and state["runtimeStatus"] == "RUNNING" and told.unknown_starts:
         found.counts["instances started again by a late start"] += 1
         snapshot = await store.load(ActorId(WORKFLOW_TYPE, id))
-        found.require(snapshot and not snapshot.recover, f"{id}, started again, owes work and does not get on")
+        found.require(
+            snapshot and not snapshot.recover, f"{id}, started again, owes work and does not get on"
+        )
         return
     if state is None or state["runtimeStatus"] != "COMPLETED":
         if told.complete:

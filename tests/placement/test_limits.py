@@ -256,7 +256,7 @@ def test_a_silent_node_keeps_its_share_until_its_grace_is_over() -> None:
 
 
 def test_a_node_that_leaves_in_good_order_gives_its_share_back_at_once() -> None:
-    a, b = nodes = [Node(member(name, 4)) for name in "ab"]
+    _a, b = nodes = [Node(member(name, 4)) for name in "ab"]
     cluster = Cluster(nodes)
     cluster.go(1.0)
     cluster.nodes = [b]
@@ -267,7 +267,7 @@ def test_a_node_that_leaves_in_good_order_gives_its_share_back_at_once() -> None
 
 
 def test_what_a_leaving_node_could_not_end_counts_for_the_time_of_grace() -> None:
-    a, b = nodes = [Node(member(name, 4)) for name in "ab"]
+    _a, b = nodes = [Node(member(name, 4)) for name in "ab"]
     cluster = Cluster(nodes)
     cluster.go(1.0)
     cluster.nodes = [b]
@@ -310,7 +310,7 @@ def test_a_node_that_stood_still_gets_a_new_share_not_its_old_one() -> None:
 
 
 def test_a_new_leader_that_hears_of_every_share_holds_nothing_back() -> None:
-    a, b = nodes = [Node(member(name, 4)) for name in "ab"]
+    a, _b = nodes = [Node(member(name, 4)) for name in "ab"]
     cluster = Cluster(nodes)
     cluster.go(1.0)
     cluster.leader = Leader(2, cluster.leader.table, cluster.now)
@@ -320,7 +320,7 @@ def test_a_new_leader_that_hears_of_every_share_holds_nothing_back() -> None:
 
 
 def test_a_new_leader_holds_back_what_it_has_not_heard_of() -> None:
-    a, b = nodes = [Node(member(name, 4)) for name in "ab"]
+    _a, b = nodes = [Node(member(name, 4)) for name in "ab"]
     cluster = Cluster(nodes)
     cluster.go(1.0)
     began = cluster.now
@@ -340,7 +340,7 @@ def test_a_new_leader_holds_back_what_it_has_not_heard_of() -> None:
 
 
 def test_the_leader_after_the_next_knows_that_shares_are_about() -> None:
-    a, b = nodes = [Node(member(name, 4)) for name in "ab"]
+    _a, b = nodes = [Node(member(name, 4)) for name in "ab"]
     cluster = Cluster(nodes)
     cluster.go(1.0)
     cluster.nodes = [b]

@@ -235,7 +235,7 @@ async def test_what_cannot_be_sent_is_refused(tmp_path: Path) -> None:
             put(actor_id(), None, {"k": no_bytes}),
             put(actor_id(), partition=1 << 70),
         ):
-            with pytest.raises(StoreError, match="cannot be sent|cannot read this"):
+            with pytest.raises(StoreError, match=r"cannot be sent|cannot read this"):
                 await client.commit([bad])
         assert list(await client.commit([put(actor_id())])) == [COMMITTED]
         await client.close()
