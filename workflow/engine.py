@@ -26,6 +26,7 @@ from perdure.workflow.executor import Instance as RunInstance
 from perdure.workflow.explain import Explainer
 from perdure.workflow.instance import named
 from perdure.workflow.keys import FORGET
+from perdure.workflow.limits import Queue
 from perdure.workflow.orchestrator import WorkflowBehaviour
 from perdure.workflow.recovery import RecoveryGate
 from perdure.workflow.registry import Registry
@@ -183,6 +184,12 @@ class WorkflowEngine:
         """Whether what this actor owes is under way although it may not be in memory."""
         waits = self.admission is not None and self.admission.waits(actor)
         return waits or self.dispatcher.accounted(actor)
+
+    def queues(self) -> dict[str, dict[str, Queue]]:
+        """What runs and waits on this node: "activities" and "workflows", each by name, where anything is limited or
+        waits."""
+        workflows = self.admission.queues() if self.admission is not None else {}
+        return {"activities": self.activities.queues(), "workflows": workflows}
 
     # --- names -------------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Place(msgspec.Struct, frozen=True):
 
     node: str
     state: str
+    #: How many of the same activity run there before it, if it is queued on the node that was asked.
+    ahead: int | None = None
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -140,7 +142,7 @@ class Explainer:
         if meta.stall or meta.deaths or meta.task_deaths:
             return Waits(why="its code is not run for a look: it is stalled, or a process died of it")
         if not meta.history:
-            return Waits(why="it has not begun")
+            return Waits(why=meta.reason or "it has not begun")
         if not isinstance(self._engine.executor, InProcessExecutor):
             return Waits(why="its code runs in a connected worker")
         key = (actor, meta.execution_id, meta.history)
@@ -212,12 +214,18 @@ class Explainer:
         engine = self._engine
         node = engine.dispatcher.where(actor, meta.execution_id, task.task_id)
         if node == engine.node:
-            return Place(node, engine.activities.state(meta.execution_id, task.task_id) or "sent")
+            return self._here(node, meta, task, "sent")
         if node:
             return Place(node, "sent")
         activity_id = f"{actor.id}::{task.task_id}::{meta.generation}"
         expected = engine.locator.activity_node(task.app_id or engine.app_id, task.name, activity_id)
         if expected is None:
             return Place("", "nobody")
-        state = engine.activities.state(meta.execution_id, task.task_id) if expected == engine.node else ""
-        return Place(expected, state or "expected")
+        if expected == engine.node:
+            return self._here(expected, meta, task, "expected")
+        return Place(expected, "expected")
+
+    def _here(self, node: str, meta: Metadata, task: OpenTask, otherwise: str) -> Place:
+        activities = self._engine.activities
+        state = activities.state(meta.execution_id, task.task_id)
+        return Place(node, state or otherwise, activities.ahead(meta.execution_id, task.task_id))

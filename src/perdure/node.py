@@ -383,6 +383,7 @@ class Node:
             "commits_pending": runtime.committer.pending,
             "activities_running": runtime.engine.activities.running,
             "activities_queued": runtime.engine.activities.queued,
+            "queues": msgspec.to_builtins(runtime.engine.queues()),
         }
 
 
