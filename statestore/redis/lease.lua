@@ -1,57 +1,60 @@
--- A lease. The record outlives every holder; `held` lives as long as a lease does that is not renewed.
+-- A lease: one record, which outlives every holder.
 --
 -- `number` counts what one contender asked for: what arrives after something younger of the same contender is void, so a
 -- request that was given up can do nothing any more.
 --
--- KEYS: record, held
--- ARGV: acquire, token, number, Unix time in ms, ms to live, what `held` was for too long ('' nothing)
---       write, token, number, term, ms to live, value
---       renew, token, number, term, ms to live, number of the last write known to be stored
+-- KEYS: record
+-- ARGV: acquire, token, number, Unix time in ms, the mark that the contender saw for too long ('' none), ms after which
+--         the server's clock says that it was too long
+--       write, token, number, term, value
+--       renew, token, number, term, number of the last write known to be stored
 --       release, token, number
--- Returns {1, term} or {0, held}.
+-- Returns {1, term} or {0, mark}: a mark changes with everything that the holder does.
 
-local token, number = ARGV[2], tonumber(ARGV[3])
-local record = redis.call('HMGET', KEYS[1], 'term', 'holder', 'number', 'released')
+local what, token, number = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local record = redis.call('HMGET', KEYS[1], 'term', 'holder', 'number', 'released', 'written', 'at')
 local term, holder, last, released = record[1] or '0', record[2], tonumber(record[3] or '0'), record[4]
-local held = redis.call('GET', KEYS[2])
 local mine = holder == token
+local mark = holder and holder .. ' ' .. last or ''
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function refused()
   redis.call('HDEL', KEYS[1], '\255') -- Nothing; but a former primary may not, and is not to answer.
-  return {0, held or ''}
+  return {0, mark}
+end
+
+-- Takes over the request's number, by which everybody sees that the holder is alive.
+local function done(...)
+  redis.call('HSET', KEYS[1], 'number', ARGV[3], 'at', string.format('%.0f', now), ...)
+  return {1, term}
 end
 
 if mine and number <= last then
   return refused()
 end
-if ARGV[1] == 'acquire' then
-  if not mine and holder and released == '0' and held and held ~= ARGV[6] then
+if what == 'acquire' then
+  local free = mine or not holder or released == '1' or mark == ARGV[5]
+  if not free and now - tonumber(record[6]) < tonumber(ARGV[6]) then
     return refused()
   end
-  local next_term = string.format('%.0f', math.max(tonumber(term) + 1, tonumber(ARGV[4])))
-  redis.call('SET', KEYS[2], token .. ' ' .. ARGV[3], 'PX', ARGV[5])
-  redis.call('HSET', KEYS[1], 'term', next_term, 'holder', token, 'number', ARGV[3], 'released', '0')
-  return {1, next_term}
+  term = string.format('%.0f', math.max(tonumber(term) + 1, tonumber(ARGV[4])))
+  return done('term', term, 'holder', token, 'released', '0', 'written', ARGV[3])
 end
-if not mine or released ~= '0' then
+if not mine or released == '1' then
   return refused()
 end
-if ARGV[1] == 'release' then
-  redis.call('HSET', KEYS[1], 'released', '1', 'number', ARGV[3])
-  redis.call('DEL', KEYS[2])
-  return {1, term}
+if what == 'release' then
+  return done('released', '1')
 end
 if term ~= ARGV[4] then
   return refused()
 end
-if ARGV[1] == 'write' then
-  redis.call('SET', KEYS[2], token .. ' ' .. ARGV[3], 'PX', ARGV[5])
-  redis.call('HSET', KEYS[1], 'value', ARGV[6], 'number', ARGV[3])
-  return {1, term}
+if what == 'write' then
+  return done('value', ARGV[5], 'written', ARGV[3])
 end
--- A store that lost a write of this holder: its number is older.
-if last < tonumber(ARGV[6]) then
+-- A store that lost a write of this holder has an older one.
+if tonumber(record[5]) < tonumber(ARGV[5]) then
   return refused()
 end
-redis.call('SET', KEYS[2], token .. ' ' .. ARGV[3], 'PX', ARGV[5])
-return {1, term}
+return done()

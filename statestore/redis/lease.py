@@ -1,4 +1,4 @@
-"""RedisLease: a record that outlives its holders, and beside it a key that lives for two seconds."""
+"""RedisLease: a record that outlives its holders, and contenders who watch whether it changes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from perdure.errors import StoreError
 if TYPE_CHECKING:
     from perdure.statestore.redis.store import RedisStore
 
-#: Seconds after which a lease that was not renewed may go to another.
-TIME_TO_LIVE = 2.0
+#: Seconds without a sign of the holder after which another may take the lease: by the other's own monotonic clock.
+LIFE = 2.0
+#: The same by the server's clock, which may be set: only so that who starts long after a crash need not watch first.
+LONG = 60.0
 
 
 class RedisLease:
     """One contender for a lease of a `RedisStore`.
 
-    What the server says of the two seconds goes by its clock, which may be set back: so a contender that saw the
-    same renewal for two seconds of its own monotonic clock takes the lease as well. Either way a former holder can do
-    no harm, as its term is lower.
+    No key that expires: the server would delete it early when its clock is set forward, and late when back. A
+    contender who saw the same record for `LIFE` seconds takes the lease. A former holder can do no harm then, as its
+    term is lower.
     """
 
     def __init__(self, store: RedisStore, name: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -42,17 +44,17 @@ class RedisLease:
 
     @property
     def life(self) -> float:
-        """See `ExpiringLease`. Shorter only where the server's clock is set forward."""
-        return TIME_TO_LIVE
+        """See `ExpiringLease`. Shorter only where the server's clock is set forward by `LONG`."""
+        return LIFE
 
     async def acquire(self) -> int | None:
         async with self._lock:
             now = self._monotonic()
-            stale = self._seen if self._seen and now - self._seen_since >= TIME_TO_LIVE else b""
+            stale = self._seen if self._seen and now - self._seen_since >= LIFE else b""
             number = self._next()
             self._store.holds(self, True)
             done, answer = await self._ask(
-                "acquire", number, self._store.now() // 1000, int(TIME_TO_LIVE * 1000), stale, durable=True
+                "acquire", number, self._store.now() // 1000, stale, int(LONG * 1000), durable=True
             )
             if done:
                 self._term, self._stored, self._seen = int(answer), number, b""
@@ -69,7 +71,7 @@ class RedisLease:
     async def write(self, value: bytes) -> None:
         async with self._lock:
             term, number = self._held(), self._next()
-            done, _ = await self._ask("write", number, term, int(TIME_TO_LIVE * 1000), value, durable=True)
+            done, _ = await self._ask("write", number, term, value, durable=True)
             if not done:
                 self._lost(term)
             self._stored = number
@@ -77,7 +79,7 @@ class RedisLease:
     async def renew(self) -> None:
         async with self._lock:
             term, number = self._held(), self._next()
-            done, _ = await self._ask("renew", number, term, int(TIME_TO_LIVE * 1000), self._stored)
+            done, _ = await self._ask("renew", number, term, self._stored)
             if not done:
                 self._lost(term)
 

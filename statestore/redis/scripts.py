@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import resources
 
 from perdure.statestore.redis.link import packed
+
+_LINE = re.compile(r"user_script:\s*(\d+)")
+_CALL = re.compile(r"call\('([A-Z]+)'")
 
 
 class Script:
@@ -20,6 +24,13 @@ class Script:
     def call(self, keys: tuple[bytes, ...], *args: str | bytes | int) -> bytes:
         """A call of it, ready to be sent."""
         return packed(b"EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def called(self, message: str) -> str:
+        """Which command the script called in the line that an error names."""
+        line = _LINE.search(message)
+        lines = self.text.decode().splitlines()
+        call = _CALL.search(lines[int(line[1]) - 1]) if line and int(line[1]) <= len(lines) else None
+        return call[1] if call else "EVALSHA"
 
 
 COMMIT = Script("commit")

@@ -255,7 +255,7 @@ class RedisStore:
     async def ask_lease(self, name: str, args: tuple[str | bytes | int, ...], *, durable: bool) -> Reply:
         """For leases: what lease.lua says."""
         await self._prepare()
-        keys = (self._layout.own(f"lease:{name}"), self._layout.own(f"held:{name}"))
+        keys = (self._layout.own(f"lease:{name}"),)
         return await self._one(
             Road.LEASES, self._layout.own_slot, scripts.LEASE.call(keys, *args), durable=durable
         )
@@ -324,7 +324,8 @@ class RedisStore:
         ]
         for reply in await self._servers.run(Road.LEASES, calls):
             if errors.forbidden(reply):
-                raise ConfigurationError(f"Redis: this user may not do what a store does: {reply}")
+                called = scripts.PROBE.called(str(reply))
+                raise ConfigurationError(f"Redis: this user may not do what a store does ({called}): {reply}")
             if isinstance(reply, Error):
                 raise errors.mapped(str(reply))
 
