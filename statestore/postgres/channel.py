@@ -52,7 +52,7 @@ class Channel:
             return rows
         except BaseException as error:
             if not usable_after(error):
-                if isinstance(error, Exception):
+                if isinstance(error, Exception) and self._connection is not None:
                     self._connector.broke()
                 self._discard()
             if isinstance(error, Exception):

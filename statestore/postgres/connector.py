@@ -149,6 +149,8 @@ class Connector:
             "enable_hashjoin": "off",
             "enable_mergejoin": "off",
             "jit": "off",
+            # What the functions of the schema are written for, whatever the role's default is.
+            "default_transaction_isolation": "read committed",
             "lock_timeout": limit,
             # The server's end of connections whose other end is gone without a word.
             "tcp_keepalives_idle": "30",
@@ -199,7 +201,10 @@ class Connector:
                 "acknowledged writes may be lost", extra=fields(reason=reason, store=self.options.where)
             )
             for callback in self._callbacks:
-                callback(reason)
+                try:
+                    callback(reason)
+                except Exception:
+                    logger.exception("rollback callback failed")
 
     def _where(self) -> dict[str, Any]:
         return fields(store=self.options.where)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import asyncpg
 from asyncpg.exceptions import PostgresError
 from asyncpg.exceptions._base import DataError as UnencodableError
@@ -20,6 +22,7 @@ _CONFIGURATION = (
     asyncpg.InvalidAuthorizationSpecificationError,  # and wrong passwords
     asyncpg.InvalidCatalogNameError,
     asyncpg.ClientConfigurationError,
+    ssl.SSLCertVerificationError,
 )
 
 

@@ -53,10 +53,11 @@ class PostgresLease:
                 raise
 
     async def _acquire(self) -> int | None:
+        connector = self._store.connector
         connection = self._connection
-        if connection is None or connection.is_closed():
+        if connection is None or connection.is_closed() or self._generation != connector.generation:
             self._lose()
-            connection, self._generation = await self._store.connector.connect_directly()
+            connection, self._generation = await connector.connect_directly()
             self._connection = connection
             await connection.execute(_LIVELY)
         if self._term is None:

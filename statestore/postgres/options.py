@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 from perdure.errors import ConfigurationError
 
@@ -53,10 +53,18 @@ def parse(url: SplitResult) -> Options:
     values = {name: all_values[-1] for name, all_values in given.items()}
     driver = {name: values.pop(name) for name in list(values) if name in _DRIVER}
     hosts = url.netloc.rpartition("@")[2]
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if (port and not port.isdigit()) or "@" in url.path or url.fragment:
+            # Without showing it: what is in the wrong place may be a part of the password.
+            raise ConfigurationError(
+                "a store's URL is postgresql://user:password@host:port/database; in a password, write @ : / ? # and % as"
+                " %40 %3A %2F %3F %23 and %25"
+            )
     if "," in hosts or "," in driver.get("host", ""):
         # Several servers, of which one is the primary.
         driver.setdefault("target_session_attrs", "primary")
-    dsn = urlunsplit((url.scheme, url.netloc, url.path, urlencode(driver), ""))
+    dsn = f"{url.scheme}://{url.netloc}{url.path}" + (f"?{urlencode(driver)}" if driver else "")
     direct = values.pop("direct", values.pop("lease_url", ""))
     if direct and urlsplit(direct).scheme not in ("postgresql", "postgres"):
         raise ConfigurationError("direct is a postgresql:// URL of the same database")
