@@ -67,7 +67,18 @@ class _Entry:
 class _Line:
     """One workflow on this node."""
 
-    __slots__ = ("asking", "inside", "limit", "name", "queue", "queued", "ready", "spread", "waiting")
+    __slots__ = (
+        "asking",
+        "inside",
+        "limit",
+        "name",
+        "queue",
+        "queued",
+        "ready",
+        "spread",
+        "waiting",
+        "youngest",
+    )
 
     def __init__(self, name: str, limit: int | None = None, spread: int | None = None) -> None:
         self.name = name
@@ -77,6 +88,8 @@ class _Line:
         #: Those past the queue, and those of them that have no slot yet.
         self.inside = 0
         self.asking = 0
+        #: When the youngest that has asked was created.
+        self.youngest = 0
         #: The oldest first, as in `ready`: those that may start but for the limit of all workflows. Who is gone stays
         #: until it comes up.
         self.queue: list[_Entry] = []
@@ -337,8 +350,9 @@ class Admission:
                 continue
             if line.limit is not None and (self._unknown or line.inside >= line.limit):
                 return
-            if line.spread is not None and line.asking >= line.spread:
-                # No more could be let in at once; and the oldest of all nodes is among those that ask.
+            if line.spread is not None and line.asking >= line.spread and entry.created >= line.youngest:
+                # No more could be let in at once, and the oldest of all nodes is among those that ask. One that came
+                # from another node may be older than those that ask here.
                 return
             heapq.heappop(line.queue)
             line.queued -= 1
@@ -348,6 +362,7 @@ class Admission:
             else:
                 entry.stage = ASKING
                 line.asking += 1
+                line.youngest = max(line.youngest, entry.created)
                 self._ask(entry)
 
     def _ask(self, entry: _Entry) -> None:
