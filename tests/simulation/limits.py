@@ -1,4 +1,5 @@
-"""Activities of which only so many may run: what runs is counted over all processes, at every start.
+"""Activities of which only so many may run: what runs is counted over all processes, at every start. And workflows of
+which only so many instances may be under way, as the store says.
 
 A process that stands still, or that nobody hears, still runs what it runs. Only what has run for longer than the time
 of grace is not counted: placement has to give up on it at some time.
@@ -11,10 +12,16 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
 
+import msgspec
+
+from perdure.placement.hashing import partition_of
+from perdure.statestore.contract import ActorId, Commit, TypePartition
 from perdure.workflow.activity_context import ActivityContext
 from perdure.workflow.registry import Registry
+from perdure.workflow.state import Details, RuntimeStatus
 from tests.simulation.ledger import LEDGER
 from tests.simulation.loop import PROCESS, SimLoop
+from tests.simulation.network import base
 from tests.simulation.process import Process
 from tests.simulation.programs import Op
 from tests.simulation.programs import registry as programs
@@ -24,6 +31,9 @@ from tests.simulation.world import World
 #: How many run in the cluster, and on one node.
 SCARCE = 2
 SINGLE = 1
+#: How many instances are under way in the cluster, and on one node.
+NARROW = 2
+TIGHT = 1
 #: Seconds that one takes at most, unless its process stands still, and for which it counts although nobody hears of
 #: its process.
 LONGEST = 1.5
@@ -69,11 +79,65 @@ class Uses:
             self._world.checker.require(len(runs) <= SCARCE, "too many run in the cluster", name, runs)
 
 
+class Starts:
+    """Which instances are under way, by what the store says."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._under_way: dict[str, dict[ActorId, None]] = {"narrow": {}, "tight": {}}
+        self.most = 0
+
+    def committed(self, process: Process, commit: Commit) -> None:
+        row = commit.row
+        if commit.delete_row:
+            for found in self._under_way.values():
+                found.pop(commit.actor, None)
+        if row is None or row.name not in self._under_way:
+            return
+        under_way = self._under_way[row.name]
+        started = msgspec.msgpack.decode(row.details, type=Details).started is not None
+        if RuntimeStatus(row.status).finished or not started:
+            under_way.pop(row.actor, None)
+        elif row.actor not in under_way:
+            under_way[row.actor] = None
+            self._check(row.name, process, commit)
+
+    def _check(self, name: str, process: Process, commit: Commit) -> None:
+        under_way = list(self._under_way[name])
+        require = self._world.checker.require
+        if name == "narrow":
+            self.most = max(self.most, len(under_way))
+            require(len(under_way) <= NARROW, "too many are under way in the cluster", under_way)
+            return
+        node = self._world.nodes.get(base(process))
+        if node is None or node.process is not process:
+            # What a dead process had sent.
+            return
+        owned = node.runtime.host.owned
+        if TypePartition(commit.actor.type, commit.partition) not in owned:
+            # The last turn of a partition that was lost: it counts where that is now.
+            return
+        partitions = self._world.partitions
+        here = [a for a in under_way if TypePartition(a.type, partition_of(a.id, partitions)) in owned]
+        require(len(here) <= TIGHT, "too many are under way on one node", process, here)
+
+
 _USES: dict[SimLoop, Uses] = {}
+_STARTS: dict[SimLoop, Starts] = {}
 registry = Registry()
 for _definition in (*programs.workflows.values(), *programs.activities.values()):
-    _register = registry.workflow if _definition.name in programs.workflows else registry.activity
-    _register(name=_definition.name)(_definition.fn)
+    if _definition.name == "narrow":
+        registry.workflow(name="narrow", global_max_concurrent=NARROW)(_definition.fn)
+    elif _definition.name == "tight":
+        registry.workflow(name="tight", max_concurrent=TIGHT)(_definition.fn)
+    elif _definition.name in programs.workflows:
+        registry.workflow(name=_definition.name)(_definition.fn)
+    else:
+        registry.activity(name=_definition.name)(_definition.fn)
+
+
+def starts_of(loop: SimLoop) -> Starts:
+    return _STARTS[loop]
 
 
 def uses_of(loop: SimLoop) -> Uses:
@@ -108,12 +172,26 @@ def prepare(world: World) -> None:
     world.placement_options = replace(world.placement_options, share=SHARE)
     _USES.clear()
     _USES[world.loop] = Uses(world)
+    _STARTS.clear()
+    starts = _STARTS[world.loop] = Starts(world)
+    committed = world.checker.committed
+
+    def watched(process: Process, commit: Commit) -> None:
+        committed(process, commit)
+        starts.committed(process, commit)
+
+    world.checker.committed = watched  # type: ignore[method-assign]
 
 
 def stories(world: World, count: int) -> list[Story]:
     """Programs that want much of what is scarce at once, with rests between, in which it may go to others."""
     rng = random.Random(f"{world.seed}-limited")
-    return [rng.choice(KINDS)(world, f"i{number}", _program(rng)) for number in range(count)]
+    told = []
+    for number in range(count):
+        story = rng.choice(KINDS)(world, f"i{number}", _program(rng))
+        story.workflow = rng.choice(["program", "narrow", "narrow", "tight"])
+        told.append(story)
+    return told
 
 
 KINDS = (Story, Story, Story, PausedStory, TerminatedStory)

@@ -88,6 +88,11 @@ other.workflow(name="program")(program)
 REGISTRIES = {"sim": registry, "other": other}
 
 
+# In the worlds of `tests.simulation.limits` only so many of these may be under way.
+registry.workflow(name="narrow")(program)
+registry.workflow(name="tight")(program)
+
+
 async def perform(ctx: WorkflowContext, op: Op) -> Any:
     match op:
         case ["act", number]:

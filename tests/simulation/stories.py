@@ -26,6 +26,9 @@ TYPE = workflow_type("default", "sim")
 class Story:
     """A client starts a program, raises the events that it needs, and sees it end."""
 
+    #: Under which name it is registered.
+    workflow = "program"
+
     def __init__(self, world: World, id: str, ops: list[Op]) -> None:
         self.world = world
         self.id = id
@@ -65,7 +68,7 @@ class Story:
     async def start(self) -> None:
         """All tries are one start: a try that comes late must not begin it again."""
         data = msgspec.json.encode({"ops": self.ops, "out": []})
-        body = Start("program", self.rng.randbytes(16).hex(), data)
+        body = Start(self.workflow, self.rng.randbytes(16).hex(), data)
         await self.request(lambda c: c._request(self.id, "start", body))
 
     async def raise_events(self) -> None:
