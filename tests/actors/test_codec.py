@@ -130,7 +130,7 @@ def test_activity_requests(codec: Codec) -> None:
     assert sent(codec, ACTIVITY, REQUEST) == REQUEST
 
 
-@pytest.mark.parametrize("body", [None, b"", b'{"a": 1}', bytes(100_000)], ids=repr)
+@pytest.mark.parametrize("body", [None, b"", b'{"a": 1}', bytes(100_000)], ids=range(4))
 def test_payloads_of_user_actors(codec: Codec, body: bytes | None) -> None:
     assert sent(codec, "Counter", body) == body
 
@@ -221,7 +221,7 @@ def test_a_state_keeps_its_types(codec: Codec) -> None:
     assert read.input == {"x": 1}
 
 
-@pytest.mark.parametrize("answer", [object(), {1, 2}, 1 << 70, "\ud800", [[object()]], {1: 2}], ids=repr)
+@pytest.mark.parametrize("answer", [object(), {1, 2}, 1 << 70, "\ud800", [[object()]], {1: 2}], ids=range(6))
 def test_answers_that_cannot_be_sent(codec: Codec, answer: Any) -> None:
     with pytest.raises((InvalidInput, *wire.UNWRITABLE)):
         wire.encode(codec.encode_answer(1, answer))
