@@ -240,7 +240,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "limits",
-            (*NODES, *PLACEMENT, cut, cut, lossy, store_fails, evict),
+            (*NODES, *PLACEMENT, cut, cut, lossy, repeating, store_fails, evict),
             nodes=3,
             pause=1.0,
             seconds=12.0,
