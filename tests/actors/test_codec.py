@@ -47,6 +47,7 @@ from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.wire import ToWorkflow, register_workflow
 
 WORKFLOW, ACTIVITY = "dapr.internal.default.app.workflow", "dapr.internal.default.my.app.activity"
+SLOTS = "dapr.internal.default.app.slots"
 TRACE = TraceContext("00-abc-def-01", "x=y")
 FAILURE = FailureDetails("ValueError", "no", "stack", FailureDetails("Inner", "why"), True)
 PARENT = Parent(WORKFLOW, "p", "name", "exec", 7, b"nonce")
@@ -65,6 +66,10 @@ BODIES: list[Any] = [
     Purge(False, True, "start-id"),
     Wait("started"),
     Forget(),
+]
+SLOT_BODIES = [
+    requests.Acquire("id", "start-id", 1_700_000_000_000_000, 2),
+    requests.Release("id", "start-id", 2),
 ]
 REQUEST = ActivityRequest(WORKFLOW, "id", "wf", "exec", 2, 3, b"nonce", "act", "key", b"in", "other", TRACE)
 STATE = WorkflowState(
@@ -112,6 +117,11 @@ def test_bodies_of_workflow_actors(codec: Codec, body: Any) -> None:
     assert (type(read), read) == (type(body), body)
 
 
+@pytest.mark.parametrize("body", SLOT_BODIES, ids=lambda body: type(body).__name__)
+def test_bodies_of_slots(codec: Codec, body: Any) -> None:
+    assert sent(codec, SLOTS, body) == body
+
+
 def test_every_request_can_be_sent() -> None:
     """A request that is added there and not to the wire would fail in clusters only."""
     tagged = {
@@ -122,7 +132,7 @@ def test_every_request_can_be_sent() -> None:
         and value.__module__ == requests.__name__
         and value.__struct_config__.tag is not None
     }
-    assert tagged == {type(body) for body in BODIES} | {ActivityRequest}
+    assert tagged == {type(body) for body in [*BODIES, *SLOT_BODIES]} | {ActivityRequest}
     assert {type(body) for body in BODIES} == set(ToWorkflow.__args__)
 
 
