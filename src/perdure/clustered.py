@@ -22,6 +22,7 @@ class Clustered:
     placement themselves, for its."""
 
     def __init__(self, host: str, clock: Clock, options: ClusterOptions) -> None:
+        """Use `join`."""
         self._host = host
         self._clock = clock
         self._options = options
@@ -30,8 +31,28 @@ class Clustered:
         self._peers: PeerLinks | None = None
         self._runtime: Runtime | None = None
 
-    async def join(self, store: StateStore, introduce: Introduce, partitions: int) -> None:
-        """Listens, and returns when the table has the node."""
+    @classmethod
+    async def join(
+        cls,
+        store: StateStore,
+        introduce: Introduce,
+        clock: Clock,
+        partitions: int,
+        *,
+        host: str,
+        options: ClusterOptions,
+    ) -> Clustered:
+        """Listens, and returns when the table has the node. `ConfigurationError` for an address that cannot be had,
+        or a node that placement refuses."""
+        self = cls(host, clock, options)
+        try:
+            await self._join(store, introduce, partitions)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def _join(self, store: StateStore, introduce: Introduce, partitions: int) -> None:
         options = self._options
         await self._server.start()
         port = int(self._server.address.rpartition(":")[2])

@@ -67,6 +67,12 @@ class Alone:
     def __init__(self, placement: EmbeddedPlacement) -> None:
         self._placement = placement
 
+    @classmethod
+    async def join(cls, store: StateStore, introduce: Introduce, clock: Clock, partitions: int) -> Alone:
+        """Takes every partition's place in a table of its own. `StoreHeld` when another process has the store."""
+        lease = store.lease("placement")
+        return cls(await EmbeddedPlacement.start(lease, introduce(""), clock, partitions))
+
     @property
     def client(self) -> PlacementClient:
         return self._placement.client
@@ -86,30 +92,3 @@ class Alone:
 
     async def stop(self) -> None:
         await self._placement.stop()
-
-
-async def join(
-    store: StateStore,
-    introduce: Introduce,
-    clock: Clock,
-    partitions: int,
-    *,
-    host: str,
-    options: ClusterOptions,
-) -> Membership:
-    """Takes part; when it returns, the table has the node. `StoreHeld` when the store belongs to one process and
-    another has it; `ConfigurationError` for an address that cannot be had, or a node that placement refuses."""
-    if not store.shared:
-        return Alone(
-            await EmbeddedPlacement.start(store.lease("placement"), introduce(""), clock, partitions)
-        )
-    # Late: a node alone needs none of the network's libraries.
-    from perdure.clustered import Clustered
-
-    clustered = Clustered(host, clock, options)
-    try:
-        await clustered.join(store, introduce, partitions)
-    except BaseException:
-        await clustered.stop()
-        raise
-    return clustered

@@ -26,7 +26,7 @@ from perdure.doctor import examine
 from perdure.errors import ConfigurationError, NotRegistered, StoreError, StoreUnavailable, Unavailable
 from perdure.figures import Figures
 from perdure.logs import fields
-from perdure.membership import ClusterOptions, Membership, join
+from perdure.membership import Alone, ClusterOptions, Introduce, Membership
 from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
@@ -154,14 +154,7 @@ class Node:
                 http=self._told_url(address),
             )
 
-        self._membership = await join(
-            self.store,
-            introduce,
-            clock,
-            settings.partitions,
-            host=self.options.host,
-            options=self.options.cluster,
-        )
+        self._membership = await self._join(introduce, clock, settings.partitions)
         self.runtime = Runtime(
             app_id=self.app_id,
             namespace=self.namespace,
@@ -196,6 +189,17 @@ class Node:
             await self._serve_http(HttpServer, mount)
         self._not_ready = None
         log.info("node.ready", extra=fields(node=self.node_id, app=self.app_id, url=self.url))
+
+    async def _join(self, introduce: Introduce, clock: Clock, partitions: int) -> Membership:
+        if not self.store.shared:
+            return await Alone.join(self.store, introduce, clock, partitions)
+        # Late: a node alone needs none of the network's libraries.
+        from perdure.clustered import Clustered
+
+        options = self.options
+        return await Clustered.join(
+            self.store, introduce, clock, partitions, host=options.host, options=options.cluster
+        )
 
     async def _settings(self, clock: Clock) -> Settings:
         """The store's first answer. A server may be starting too, or be away for a moment."""
