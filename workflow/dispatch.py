@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.actors.messages import Answer, Identity, nobody
@@ -51,7 +51,7 @@ class Task(NamedTuple):
 class Out:
     """An activity request that is not settled: with which node it is, and since when."""
 
-    __slots__ = ("failures", "missed", "node", "request", "shown", "since", "unregistered_since")
+    __slots__ = ("failures", "lost", "missed", "node", "request", "shown", "since", "unregistered_since")
 
     def __init__(self, request: ActivityRequest, now: float) -> None:
         self.request = request
@@ -61,6 +61,8 @@ class Out:
         self.since = now
         #: Tries in a row of a node that may have taken it.
         self.failures = 0
+        #: The node that had it is gone: it goes out again when its instance says so.
+        self.lost = False
         self.unregistered_since: float | None = None
         #: Nodes that did not take it in this round of tries, or cannot be reached.
         self.missed: tuple[str, ...] = ()
@@ -99,6 +101,8 @@ class Dispatcher:
         #: Per instance, starts of its children in other apps that are not acknowledged.
         self._starting: dict[ActorId, dict[Task, Starting]] = {}
         self._ticking = False
+        #: Per instance, its requests whose nodes are gone: each may be what ended its node.
+        self.lost: dict[ActorId, dict[Task, Out]] = {}
         #: Instances whose status is to say something else about what they wait for.
         self.news: dict[ActorId, None] = {}
         #: Seconds; 0 where no other node can come.
@@ -164,6 +168,8 @@ class Dispatcher:
             del self._actors[actor]
         if self._waiting:
             self._wait_no_more(task)
+        if out.lost:
+            self._lost_no_more(task)
         if out.shown:
             self._tell(actor)
 
@@ -209,7 +215,7 @@ class Dispatcher:
         clock.call_later(RETRY if out.failures > 1 else RETRY_FIRST, self._retry, task, out)
 
     def _retry(self, task: Task, out: Out) -> None:
-        if self._out.get(task) is out and not out.node and not self._engine.router.closed:
+        if self._out.get(task) is out and not (out.node or out.lost or self._engine.router.closed):
             self._send(task, out)
 
     # --- where no node can take it -------------------------------------------------------------------------------------
@@ -320,13 +326,37 @@ class Dispatcher:
 
     # --- what nodes know -----------------------------------------------------------------------------------------------
 
-    def table_changed(self) -> None:
-        """Sends again what is with a node that is gone, and what a node has come for."""
+    def table_changed(self, retired: Collection[str] = ()) -> None:
+        """What is with a node that is gone is sent again, and what a node has come for goes out. `retired`: those that
+        have gone in good order. Any other may have ended by what it ran: its instance first counts that."""
         present = self._engine.locator.present
         for task, out in list(self._out.items()):
-            if out.node and not present(out.node):
+            if not out.node or present(out.node):
+                continue
+            if out.node in retired:
                 self._again(task, out)
+            else:
+                out.node, out.lost = "", True
+                self.lost.setdefault(task.actor, {})[task] = out
+        for actor in list(self.lost):
+            self._engine.host.wake(actor)
         self._send_waiting()
+
+    def send_lost(self, tasks: Iterable[Task]) -> None:
+        """Sends again what was with a node that is gone: that has been counted."""
+        for task in tasks:
+            out = self._out.get(task)
+            if out is not None and out.lost:
+                self._lost_no_more(task)
+                self._again(task, out)
+
+    def _lost_no_more(self, task: Task) -> None:
+        lost = self.lost.get(task.actor, {})
+        out = lost.pop(task, None)
+        if out is not None:
+            out.lost = False
+        if not lost:
+            self.lost.pop(task.actor, None)
 
     def look(self) -> None:
         """Asks the nodes that have had requests for long whether they still know them."""
@@ -411,6 +441,7 @@ class Dispatcher:
             del self._out[task]
         self._children = {task for task in self._children if not lost(task.actor)}
         self._elsewhere = {task: node for task, node in self._elsewhere.items() if not lost(task.actor)}
+        self.lost = {actor: requests for actor, requests in self.lost.items() if not lost(actor)}
         self._waiting = {actor: requests for actor, requests in self._waiting.items() if not lost(actor)}
         self._starting = {actor: starts for actor, starts in self._starting.items() if not lost(actor)}
         self.news = {actor: None for actor in self.news if not lost(actor)}

@@ -15,6 +15,7 @@ from perdure.actors.router import Router
 from perdure.clock import Clock
 from perdure.errors import StoreUnavailable
 from perdure.placement.shares import Holder
+from perdure.placement.table import Table
 from perdure.statestore.contract import ActorId, Page, Reminder, StateStore
 from perdure.workflow import events
 from perdure.workflow.activity import ActivityHost
@@ -47,12 +48,12 @@ class Locator(ActorLocator, Protocol):
 
     def workflow_limit(self, app_id: str, name: str) -> int | None:
         """How many instances of a workflow may be under way in the cluster: what its nodes say, the fewest."""
+
     def activities(self, app_id: str) -> list[str]:
         """The names of the activities that nodes of the app have registered."""
 
     def has_workflow(self, app_id: str, name: str) -> bool:
         """Whether any node of the app has registered the workflow."""
-
 
     def app_present(self, app_id: str) -> bool:
         """Whether any node of the app is in the table, other than those that retire."""
@@ -138,10 +139,13 @@ class WorkflowEngine:
             self.dispatcher.look()
             self.clock.call_later(LOOK, self._look)
 
-    def table_changed(self) -> None:
+    def table_changed(self, old: Table | None, new: Table) -> None:
         """A node may have left that had activities of instances that live here, or one come that can have them."""
         if not self.router.closed:
-            self.dispatcher.table_changed()
+            members = old.members if old is not None else {}
+            # Before it leaves, a node that stops announces that it takes nothing any more.
+            retired = {n for n, m in members.items() if n not in new.members and not m.activities}
+            self.dispatcher.table_changed(retired)
             for actor, name in list(self.unregistered.items()):
                 if not self.elsewhere(name):
                     del self.unregistered[actor]

@@ -134,6 +134,10 @@ class WorkflowBehaviour:
             proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
                 return proof
+        if instance is not None and self._has_lost():
+            proof = self.suspicion.send_lost(instance)
+            if proof is not None:
+                return proof
         if mailbox:
             purge = next((m for m in mailbox if type(m.body) is Purge), None)
             if purge is not None:
@@ -184,6 +188,8 @@ class WorkflowBehaviour:
 
     def evictable(self) -> bool:
         if self.waiters or self.outbox.busy or self._rebuilding or self._stalled is not None:
+            return False
+        if self._has_lost():
             return False
         instance = self.instance
         if instance is None:
@@ -277,6 +283,10 @@ class WorkflowBehaviour:
             proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
                 return proof
+        if self._has_lost() and instance.complete:
+            proof = self.suspicion.send_lost(instance)
+            if proof is not None:
+                return proof
         controls = bool(mailbox) and any(isinstance(m.body, OVERTAKING) for m in mailbox)
         if controls and instance.complete:
             return self._control()
@@ -307,6 +317,11 @@ class WorkflowBehaviour:
         if self.activation.mailbox or self.outbox.acked or self.suspicion.survived or self._has_news():
             return self._turn(taking=False)
         return None
+
+    def _has_lost(self) -> bool:
+        """Whether nodes are gone that had activities of this instance."""
+        lost = self.engine.dispatcher.lost
+        return bool(lost) and self.activation.actor in lost
 
     def _has_news(self) -> bool:
         """Whether the status is to say something else about the nodes that it waits for."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from perdure.actors.activation import Activation
 from perdure.actors.turn import Turn
 from perdure.logs import fields
+from perdure.statestore.contract import TypePartition
 from perdure.workflow import stall
 from perdure.workflow.events import FailureDetails, TaskScheduled
 from perdure.workflow.instance import Instance
@@ -18,9 +20,13 @@ from perdure.workflow.stall import Stalled
 from perdure.workflow.work import Work
 
 if TYPE_CHECKING:
+    from perdure.workflow.dispatch import Task
     from perdure.workflow.orchestrator import WorkflowBehaviour
 
 log = logging.getLogger("perdure.workflow")
+
+#: Seconds for which clients ask again.
+ASKED_AGAIN = 60.0
 
 
 def left_behind(number: int) -> int:
@@ -36,7 +42,18 @@ class Suspicion:
     death more was committed for what is to run.
     """
 
-    __slots__ = ("_activation", "_behaviour", "_engine", "_ticket", "admitted", "code_proven", "survived")
+    __slots__ = (
+        "_activation",
+        "_asked_lost",
+        "_behaviour",
+        "_engine",
+        "_lost_admitted",
+        "_lost_ticket",
+        "_ticket",
+        "admitted",
+        "code_proven",
+        "survived",
+    )
 
     def __init__(self, behaviour: WorkflowBehaviour, activation: Activation) -> None:
         self._behaviour = behaviour
@@ -50,6 +67,17 @@ class Suspicion:
         #: What was dispatched again after a crash has not done harm: the deaths are to be taken back.
         self.survived = False
         self._ticket: int | None = None
+        #: The same for what was with a node that is gone.
+        self._asked_lost = self._lost_admitted = False
+        self._lost_ticket: int | None = None
+
+    def lately(self) -> bool:
+        """Whether the last owner of this partition died so short a time ago that whoever had asked it for something
+        may be asking again. A client that asks again itself does not say so."""
+        host = self._engine.host
+        partition = TypePartition(self._activation.actor.type, self._activation.partition)
+        owned = host.owned.get(partition)
+        return owned is not None and owned.crashed and host.clock.monotonic() - owned.since < ASKED_AGAIN
 
     def clear(self) -> None:
         """What begins here and now was not there when a process died."""
@@ -68,9 +96,10 @@ class Suspicion:
 
     def leave(self) -> None:
         """Lets the next one through the gate. Idempotent."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._engine.gate.leave(ticket)
+        for ticket in (self._ticket, self._lost_ticket):
+            if ticket is not None:
+                self._engine.gate.leave(ticket)
+        self._ticket = self._lost_ticket = None
 
     def ask(self, instance: Instance) -> None:
         if self._ticket is not None:
@@ -125,23 +154,87 @@ class Suspicion:
             if deaths >= DEATH_LIMIT:
                 self._fail_crashed(task, deaths)
             meta.task_deaths[task.id] = deaths + 1
-        for number, request in left:
+        for number, _ in left:
             deaths = meta.task_deaths.get(left_behind(number), 0)
             if deaths >= DEATH_LIMIT:
-                log.error(
-                    "activity.crashed",
-                    extra=fields(
-                        instance=actor.id, activity=request.name, task=request.task_id, deaths=deaths
-                    ),
-                )
-                self._behaviour.outbox.acked.add(number)
+                self._give_up(instance, number, deaths)
             meta.task_deaths[left_behind(number)] = deaths + 1
         turn = self._activation.begin([])
         turn.effects.append((self._behaviour.redispatch, ()))
-        self._engine.clock.call_later(SURVIVED, self._survived, instance)
+        self._watch(instance, [*(task.id for task in tasks), *(left_behind(number) for number, _ in left)])
         work = Work(self._behaviour, turn, taking=False)
         work.row = True
         return work.do()
+
+    # --- nodes that are gone -------------------------------------------------------------------------------------------
+
+    def send_lost(self, instance: Instance) -> Turn | None:
+        """Activities whose node is gone go out again when the gate lets them, each with one death more: it may be what
+        ended that node, and would go on from node to node."""
+        dispatcher, actor = self._engine.dispatcher, self._activation.actor
+        meta = instance.meta
+        if not self._lost_admitted:
+            if not self._asked_lost:
+                self._asked_lost = True
+                # What it was let in for has come to its end.
+                self.leave()
+                deaths = max(meta.task_deaths.values(), default=0)
+                self._engine.gate.enter(deaths, self._let_lost_in)
+            return None
+        self._asked_lost = self._lost_admitted = False
+        again: dict[Task, int] = {}
+        for task in list(dispatcher.lost[actor]):
+            key = self._counted_as(instance, task)
+            deaths = meta.task_deaths.get(key, 0) if key is not None else 0
+            if key is None:
+                dispatcher.settled(*task)
+            elif deaths < DEATH_LIMIT:
+                meta.task_deaths[key] = deaths + 1
+                again[task] = key
+            elif key < 0:
+                self._give_up(instance, left_behind(key), deaths)
+                dispatcher.settled(*task)
+            else:
+                scheduled = instance.open[key]
+                assert type(scheduled) is TaskScheduled
+                self._fail_crashed(scheduled, deaths)
+                dispatcher.settled(*task)
+                # Not to be sent again before its failure has arrived.
+                meta.task_deaths[key] = deaths + 1
+        turn = self._activation.begin([])
+        turn.effects.append((dispatcher.send_lost, (list(again),)))
+        self._watch(instance, again.values())
+        work = Work(self._behaviour, turn, taking=False)
+        work.row = True
+        return work.do()
+
+    def _let_lost_in(self, ticket: int) -> None:
+        self._lost_ticket = ticket
+        self._lost_admitted = True
+        self._activation.wake()
+
+    def _counted_as(self, instance: Instance, task: Task) -> int | None:
+        """Under which key of `task_deaths` it is counted; None: nobody wants it any more."""
+        scheduled = instance.open.get(task.task_id)
+        if task.execution_id == instance.meta.execution_id and type(scheduled) is TaskScheduled:
+            return task.task_id
+        for number, entry in instance.outbox.items():
+            body = entry.body
+            if isinstance(body, ActivityRequest) and task[1:] == (body.execution_id, body.task_id):
+                return left_behind(number)
+        return None
+
+    def _give_up(self, instance: Instance, number: int, deaths: int) -> None:
+        """An activity that nobody waits for is not done any more."""
+        body = instance.outbox[number].body
+        assert isinstance(body, ActivityRequest)
+        log.error(
+            "activity.crashed",
+            extra=fields(
+                instance=self._activation.actor.id, activity=body.name, task=body.task_id, deaths=deaths
+            ),
+        )
+        self._behaviour.outbox.acked.add(number)
 
     def _fail_crashed(self, task: TaskScheduled, deaths: int) -> None:
         failure = FailureDetails(
@@ -154,11 +247,23 @@ class Suspicion:
         body = ActivityDone(instance.meta.execution_id, task.id, task.nonce, None, failure)
         self._engine.router.send(self._activation.actor, "done", body)
 
-    def _survived(self, instance: Instance) -> None:
+    def _watch(self, instance: Instance, counted: Iterable[int]) -> None:
+        """Takes the deaths of activities back when they have run for long."""
+        deaths = {key: instance.meta.task_deaths[key] for key in counted}
+        self._engine.clock.call_later(SURVIVED, self._survived, instance, deaths)
+
+    def _survived(self, instance: Instance, deaths: Mapping[int, int]) -> None:
         """What has run this long did not kill the process by being started."""
-        if self._behaviour.instance is instance and instance.meta.task_deaths:
-            instance.meta.task_deaths = {}
-            self.survived = True
+        if self._behaviour.instance is not instance:
+            return
+        counted = instance.meta.task_deaths
+        lost = self._engine.dispatcher.lost.get(self._activation.actor, ())
+        gone = {self._counted_as(instance, task) for task in lost}
+        for key, number in deaths.items():
+            if counted.get(key) == number and key not in gone:
+                del counted[key]
+                self.survived = True
+        if self.survived:
             self._activation.wake()
 
     def prove_code(self, instance: Instance) -> Turn | None:

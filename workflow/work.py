@@ -188,7 +188,8 @@ class Work:
     def _arrive(self, message: Message, body: Waiting) -> None:
         """A message that is for the code: now, or from the inbox when the code can be run."""
         self.answer(message)
-        if self.taking:
+        # Whoever handled it before may have died of it: nobody's answer waits for that to happen again.
+        if self.taking and not message.redelivered:
             self.arrivals.append(self._arrival(body))
         else:
             self.receive(body)
@@ -334,6 +335,10 @@ class Work:
         self.taking = self.behaviour.may_run()
         if not self.taking:
             self.instance.meta.reason = self.behaviour.held_back()
+        elif message.redelivered or self.behaviour.suspicion.lately():
+            # Its first turn may be what ended the process that tried it before: it is durable before it runs, so that
+            # this can be counted.
+            self.taking, self.suspects_code = False, True
         self._arrive(message, body)
 
     def _create(self, body: Start, old: Instance | None) -> None:

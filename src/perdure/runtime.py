@@ -141,7 +141,7 @@ class Runtime:
     def _table_changed(self, old: Table | None, new: Table) -> None:
         # In this order: what waited for the table may be for an actor that is here now.
         self.ownership.applied(old, new)
-        self.engine.table_changed()
+        self.engine.table_changed(old, new)
         self.router.table_changed(new.name)
 
     async def stop(self, *, drain: float, together: Callable[[], Awaitable[None]] | None = None) -> None:

@@ -41,7 +41,7 @@ async def test_being_read_again_is_not_dying_again(place: Any, eventually: Any, 
             return node.runtime.host.activations[node.runtime.engine.actor("w")].behaviour
 
         assert behaviour().instance.meta.task_deaths == {0: 1}
-        behaviour().suspicion._survived(behaviour().instance)  # ten seconds later
+        behaviour().suspicion._survived(behaviour().instance, {0: 1})  # ten seconds later
         for n in range(6):
             await eventually(lambda: evict(node, "w"))
             await node.client.raise_workflow_event("w", "x", data=n)

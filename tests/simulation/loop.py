@@ -59,6 +59,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.now = 0.0
         self.steps = 0
         self.failure: BaseException | None = None
+        #: Whose callback runs.
+        self.process: Process | None = None
         #: Called with (process, context dictionary) for what asyncio finds fault with.
         self.complain: Callable[[Process | None, dict[str, Any]], None] = lambda process, context: None
         self._tie = random.Random(f"{seed}-loop").random
@@ -166,6 +168,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             if process is not None and not process.running:
                 process.hold(handle)
                 continue
+            self.process = process
             self.steps += 1
             if self.steps > STEP_LIMIT:
                 raise Violation(f"no rest after {STEP_LIMIT} steps: something loops without a pause")

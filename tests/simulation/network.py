@@ -42,6 +42,8 @@ class Network:
         self.open[process] = {}
 
     def send(self, sender: Process, node: str, message: Message) -> None:
+        if sender.dead:
+            return  # it has ended in the midst of what it did
         exchange = Exchange(self, sender, message)
         found = self.listeners.get(node)
         if found is None or (found[0].dead and self.rng.random() < 0.5):
@@ -113,6 +115,8 @@ class Exchange:
     def answered(self, process: Process, value: Any) -> None:
         """The receiver's answer, on its way back."""
         network = self._network
+        if process.dead:
+            return
         network.open[process].pop(self, None)
         if not network.passes(process, self._sender):
             self.fail(Unavailable("the link is gone"), network.silence())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +23,17 @@ Op = list[Any]
 ANYTHING = "anything"
 
 registry = Registry()
+
+
+class Lethal:
+    """Ends the process that its caller runs in. Workflow code sees no context variable of it."""
+
+    def __init__(self) -> None:
+        self.kill: Callable[[], None] = lambda: None
+        self.wait: Callable[[float], Awaitable[None]]
+
+
+LETHAL = Lethal()
 
 PATIENT = RetryPolicy(
     first_retry_interval=timedelta(milliseconds=20), max_number_of_attempts=50, backoff_coefficient=1.0
@@ -45,6 +56,15 @@ async def flaky(ctx: ActivityContext, number: int) -> int:
     if runs <= number % 3:
         raise ValueError("not yet")
     return number
+
+
+@registry.activity(name="deadly")
+async def deadly(ctx: ActivityContext, seconds: float) -> str:
+    """Ends its process after a time."""
+    await LEDGER.get().run(ctx)
+    await LETHAL.wait(seconds)
+    LETHAL.kill()
+    return "alive"
 
 
 @registry.activity(name="broken")
@@ -166,6 +186,11 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
             # Made here: in the input it would be the start that cannot be stored.
             ctx.set_custom_status("poi" + "son")
             return "stored"
+        case ["die"]:
+            LETHAL.kill()
+            return "alive"
+        case ["deadly", seconds]:
+            return await ctx.call_activity(deadly, input=seconds)
         case ["branches", *ops]:
             return await when_all([perform(ctx, each) for each in ops])
         case ["raise", number]:

@@ -26,10 +26,12 @@ from tests.simulation.shadow import Shadow
 from tests.simulation.stories import (
     TYPE,
     CorruptStory,
+    LethalStory,
     PoisonStory,
     SendingStory,
     Story,
     corrupt,
+    lethal,
     poison,
     stories,
 )
@@ -75,6 +77,8 @@ async def _play(world: World, how: Scenario) -> None:
     )
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
+    if how.lethal:
+        told.append(lethal(world, how.lethal))
     world.ledger.longest = how.longest_activity
     counters = counting(world, how.counters, longest=how.longest_turn)
     world.graceful = world.checker.graceful = how.graceful
@@ -171,7 +175,7 @@ async def _told(world: World, told: list[Story | CountStory], tasks: list[asynci
 
 async def _rest(world: World, told: list[Story]) -> None:
     """Until nothing is owed and no timer is left."""
-    excepted = {story.actor for story in told if isinstance(story, PoisonStory | CorruptStory)}
+    excepted = {story.actor for story in told if isinstance(story, PoisonStory | CorruptStory | LethalStory)}
     until = world.loop.now + PATIENCE
     while True:
         await world.sleep(0.5)
@@ -260,7 +264,7 @@ def _check_activities(world: World) -> None:
         return
     for key in checker.scheduled - checker.ended_runs - checker.nowhere:
         root = key.instance.split(":")[0]
-        ended = root in checker.terminated or root.startswith(("detached-", "poison", "corrupt"))
+        ended = root in checker.terminated or root.startswith(("detached-", "poison", "corrupt", "lethal"))
         checker.require(ended, "an activity never ran", key)
 
 

@@ -196,6 +196,8 @@ class Scenario:
     idle: float = 60.0
     poison: bool = False
     rollback: bool = False
+    #: What of one instance ends each process that runs it: "start", "turn" or "activity".
+    lethal: str = ""
     #: Nodes of another app, which is called.
     others: int = 0
     #: Clients that count, and seconds that their turns take at most.
@@ -248,6 +250,9 @@ SCENARIOS: dict[str, Scenario] = {
             limited=True,
         ),
         Scenario("poison", (kill, store_fails, store_slow, pause), poison=True),
+        Scenario("lethal-start", (evict,), nodes=3, counters=1, lethal="start"),
+        Scenario("lethal-turn", (evict,), nodes=3, counters=1, lethal="turn"),
+        Scenario("lethal-activity", (evict,), nodes=3, counters=1, lethal="activity"),
         Scenario("rollback", (kill, pause, store_fails), stories=4, rollback=True),
     )
 }

@@ -76,6 +76,8 @@ class SimServer:
         """One request. It reaches the store even if its process dies now. An ordered one is done at once or never."""
         loop, rng = self.loop, self.rng
         future: asyncio.Future[T] = loop.create_future()
+        if process.dead:
+            return future  # it has ended in the midst of what it did
         delay = self.latency * (0.5 + rng.random())
         if loop.now + delay < self.down_until:
             loop.call_later(delay, _fail, future, "refused", context=loop.world)

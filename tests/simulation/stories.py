@@ -256,6 +256,31 @@ class PoisonStory(Story):
         )
 
 
+class LethalStory(Story):
+    """Each time that its code runs, or its activity, the process ends. It alone is set aside, before too many have."""
+
+    #: Processes that may end by it: the first time nobody suspects it, then each death is counted.
+    DEATHS = 4
+
+    async def run(self) -> None:
+        await super().run()
+        await self.world.sleep(20.0)
+
+    def check(self) -> None:
+        checker, shadow = self.world.checker, self.shadow
+        checker.require(
+            shadow is not None and shadow.meta is not None, "what kills processes is gone", self.id
+        )
+        assert shadow is not None
+        assert shadow.meta is not None
+        stalled = shadow.meta.status == "stalled" and shadow.meta.stall == "crashed"
+        checker.require(stalled or shadow.finished, "what kills processes is not set aside", shadow.meta)
+        deaths = self.world.deaths
+        checker.require(deaths <= self.DEATHS, "too many processes died", deaths)
+        others = checker.crashed - {self.id}
+        checker.require(not others, "taken for what kills processes", others)
+
+
 class CorruptStory(Story):
     """Its stored state becomes unreadable: it alone fails, and whoever asks is told."""
 
@@ -317,6 +342,16 @@ def _sending(world: World, id: str, maker: Maker, rng: random.Random) -> Story:
         if rng.random() < 0.5:
             ops.append(rng.choice([["act", 1], ["again"], ["timer", 10]]))
     return SendingStory(world, id, ops, receiver)
+
+
+def lethal(world: World, kind: str) -> LethalStory:
+    """`kind`: its first turn kills, its second, or an activity of it."""
+    ops: dict[str, list[Op]] = {
+        "start": [["die"]],
+        "turn": [["act", 1], ["die"]],
+        "activity": [["act", 1], ["deadly", 0.1]],
+    }
+    return LethalStory(world, "lethal", ops[kind])
 
 
 def poison(world: World, id: str) -> PoisonStory:

@@ -21,7 +21,7 @@ from tests.simulation.loop import PROCESS, SimLoop, Violation
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.process import Process
-from tests.simulation.programs import registry
+from tests.simulation.programs import LETHAL, registry
 from tests.simulation.store import SimServer, SimStore
 
 if TYPE_CHECKING:
@@ -74,9 +74,31 @@ class World:
         self.healing = False
         #: Everything has come to its end.
         self.resting = False
+        #: Processes that ended by what they ran.
+        self.deaths = 0
         self._incarnations = 0
         self._replicas = 0
         self.processes: list[Process] = []
+
+        LETHAL.kill, LETHAL.wait = self._die, self._wait
+
+    def _die(self) -> None:
+        """What runs now is the end of its process, which somebody starts again."""
+        process = self.loop.process
+        for node in list(self.nodes.values()):
+            if node.process is process:
+                self.deaths += 1
+                self.kill(node)
+                self.loop.call_later(0.2 + self.rng.random(), self._back, node.name, context=self.loop.world)
+
+    def _back(self, name: str) -> None:
+        if name not in self.nodes:
+            self.add_node(name)
+
+    async def _wait(self, seconds: float) -> None:
+        process = self.loop.process
+        assert process is not None
+        await process.sleep(seconds)
 
     # --- Observer of the store ---------------------------------------------------------------------------------------
 
@@ -204,6 +226,7 @@ class World:
             process.running = True
             process.go_on()
         self.server.down_until = float("inf")
+        LETHAL.kill = lambda: None
         self.loop.drain(lambda: [task for process in self.processes for task in list(process.tasks)])
 
 
