@@ -81,7 +81,7 @@ class Connector:
                 self.pooled = row["pid"] != connection.get_server_pid()
                 self._probed = True
             finally:
-                connection.terminate()
+                self.part(connection)
         return await self._admitted(await self._open(self.options.dsn, cached=not self.pooled), self.pooled)
 
     async def connect_directly(self) -> tuple[Connection, int]:
@@ -94,7 +94,7 @@ class Connector:
             self._admit(await self._look(connection))
 
     def part(self, connection: Connection) -> None:
-        """Lets go of a connection in doubt: what the server still does for it is cancelled, if the server can be told.
+        """Lets go of a connection, also one in doubt: what the server still does for it is cancelled, if it can be told.
         A backend that waits for a lock or for a replica would wait on, and each new try would add another one."""
         if not connection.is_closed():
             task = asyncio.get_running_loop().create_task(_farewell(connection), name="perdure-farewell")
@@ -134,7 +134,7 @@ class Connector:
             if self._closed:
                 raise StoreUnavailable("the store is closed")
         except BaseException:
-            connection.terminate()
+            self.part(connection)
             raise
         return connection, generation
 

@@ -198,7 +198,8 @@ def replica(primary: PostgresServer, **settings: str) -> Iterator[PostgresServer
         server = PostgresServer(folder / "data", _free_port())
         address = f"postgresql://{USER}@127.0.0.1:{primary.port}/?application_name=replica"
         primary._run("pg_basebackup", "-d", address, "-D", str(server.folder), "-R", "-c", "fast")
-        server.configure(port=str(server.port), **settings)
+        # It looks for a primary that is gone only so long.
+        server.configure(**{"port": str(server.port), "wal_retrieve_retry_interval": "100ms", **settings})
         try:
             server.start()
             yield server

@@ -551,7 +551,7 @@ async def test_tls(opened: Callable[..., PostgresStore], tmp_path: Path) -> None
 async def test_a_replica_is_promoted(opened: Callable[..., PostgresStore]) -> None:
     """Several servers are named; the second takes over, without what the first one had not sent. That is said before
     anything else is."""
-    with postgres_server() as first, replica(first, recovery_min_apply_delay="0") as second:
+    with postgres_server() as first, replica(first) as second:
         store = opened(first, address=f"{first.address},{second.address}", timeout=3)
         said: list[str] = []
         assert isinstance(store, RollbackAware)
