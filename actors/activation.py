@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
 from perdure.actors.turn import Behaviour, Turn
-from perdure.errors import CorruptState, Moved, PerdureError, StoreError, Unavailable
+from perdure.errors import CorruptState, DeadlineExceeded, Moved, PerdureError, StoreError, Unavailable
 from perdure.logs import fields
 from perdure.statestore.contract import (
     ActorId,
@@ -181,6 +181,14 @@ class Activation:
 
     # --- what behaviours use -----------------------------------------------------------------------------------
 
+    def expired(self, message: Message) -> bool:
+        """Whether nobody waits for the answer of a message any more. It is told so, and not handled: whoever gave up
+        counts on nothing, and may have asked anew."""
+        if message.deadline is None or self.host.clock.monotonic() < message.deadline:
+            return False
+        message.answer(DeadlineExceeded(f"{message.target}: its time was over before it was its turn"))
+        return True
+
     def begin(self, messages: list[Message]) -> Turn:
         """A new turn that consumes these messages."""
         commit = Commit(self.actor, self.partition, self.fence, self.version, self.host.clock.token(16), {})
@@ -221,6 +229,10 @@ class Activation:
     def _loaded(self, snapshot: Snapshot | None) -> None:
         if self.phase is LOADING and self._restored(snapshot):
             self.phase = READY
+            if any(message.deadline is not None for message in self.mailbox):
+                # The store may have been away for longer than anybody waits.
+                waiting, self.mailbox = self.mailbox, deque()
+                self.mailbox.extend([message for message in waiting if not self.expired(message)])
             self._step()
 
     def _restored(self, snapshot: Snapshot | None) -> bool:

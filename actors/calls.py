@@ -16,6 +16,8 @@ from perdure.statestore.contract import ActorId
 
 #: Seconds that a caller waits for an answer.
 CALL_TIMEOUT = 60.0
+#: How many turns may wait for each other, one inside the other.
+DEPTH_LIMIT = 32
 
 
 class Caller(Protocol):
@@ -58,6 +60,10 @@ class RunningTurn(NamedTuple):
 
     actor: ActorId
     task: asyncio.Task[Any] | None
+    #: The actors whose turns wait for this one, outermost first.
+    chain: tuple[ActorId, ...] = ()
+    #: Monotonic time after which nobody waits for its answer.
+    deadline: float | None = None
 
 
 #: Set in the task of a user actor's turn.
@@ -80,9 +86,13 @@ async def call(
     Sent again only while it was surely not executed. `ActorMethodFailed`: the method raised, nothing was stored.
     `NotFound`: no such method. `InvalidInput`: its input does not fit. `OutcomeUnknown`: the link to the owner was
     lost before the answer. `DeadlineExceeded`: no answer in time; the call may still be executed. Cancelling ends
-    only the wait.
+    only the wait. A call from an actor's turn has no more time than that turn's caller waits; `InvalidState` when it
+    would never be answered, as its target's turn waits for it.
     """
-    _check_self_call(actor, method)
+    chain, until = _within(actor, method)
+    now = clock.monotonic()
+    deadline = now + timeout if until is None else min(now + timeout, until)
+    timeout = max(0.0, deadline - now)
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     settle = partial(_settle, future)
     late = DeadlineExceeded(
@@ -90,7 +100,7 @@ async def call(
     )
     timer = clock.call_later(timeout, settle, late)
     try:
-        router.send(actor, method, payload, settle, repeatable=False, give_up=clock.monotonic() + timeout)
+        router.send(actor, method, payload, settle, repeatable=False, give_up=deadline, chain=chain)
         answer = await future
     finally:
         timer.cancel()
@@ -105,11 +115,30 @@ def _settle(future: asyncio.Future[Any], answer: Any) -> None:
         future.set_result(answer)
 
 
-def _check_self_call(actor: ActorId, method: str) -> None:
-    """An actor that waits in its turn for a call to itself would wait for ever: the call waits for the turn."""
+def _within(actor: ActorId, method: str) -> tuple[tuple[ActorId, ...], float | None]:
+    """The actors whose turns wait for a call that is made here, and for how long they do. `InvalidState` when one of
+    them is its target: it would wait for a turn that waits for it, until the time-out.
+
+    Only what the turn's own task calls is waited for by the turn; tasks that it starts may outlive it.
+    """
     turn = running_turn.get()
-    if turn is not None and turn.actor == actor and turn.task is asyncio.current_task():
+    if turn is None or turn.task is not asyncio.current_task():
+        return (), None
+    if turn.actor == actor:
         raise InvalidState(
             f"{actor} calls itself from its own turn, which would never end: use self.{method}(…), or call it from "
             "a task or timer of its own"
         )
+    chain = (*turn.chain, turn.actor)
+    if actor in chain:
+        circle = [*chain[chain.index(actor) :], actor]
+        raise InvalidState(
+            f"the call of {method!r} would never be answered, as the turns wait for each other: "
+            f"{' → '.join(map(str, circle))}. Have one of them go on without the answer, or make the call from a task "
+            "or timer of its own"
+        )
+    if len(chain) >= DEPTH_LIMIT:
+        raise InvalidState(
+            f"calls inside of calls are {DEPTH_LIMIT} deep, from {chain[0]} to {chain[-1]}: no deeper ones are made"
+        )
+    return chain, turn.deadline

@@ -126,11 +126,13 @@ class Router:
         identity: Identity | None = None,
         repeatable: bool = True,
         give_up: float | None = None,
+        chain: tuple[ActorId, ...] = (),
     ) -> None:
-        """Sends until answered. `give_up` is the monotonic time after which no further try is made; None: never.
+        """Sends until answered. `give_up` is the monotonic time after which no further try is made, and who has not
+        begun with it need not; None: never. `chain`: see `Message`.
         The answer is the receiver's value, or a `PerdureError`: its own, `OutcomeUnknown` when a message that is
         not repeatable may have been handled, or `DeadlineExceeded`."""
-        message = Message(target, method, body, nobody, identity, repeatable, deadline=give_up)
+        message = Message(target, method, body, nobody, identity, repeatable, deadline=give_up, chain=chain)
         message.answer = Delivery(self, message, answer, give_up)
         self.route(message)
 

@@ -107,6 +107,8 @@ class UserBehaviour:
         mailbox = self.activation.mailbox
         while mailbox:
             message = mailbox.popleft()
+            if self.activation.expired(message):
+                continue
             work = self._work(message)
             if work is not None:
                 self._running = UserTurn(message, self._context)
@@ -167,7 +169,8 @@ class UserBehaviour:
             work.close()
             return None
         turn.task = asyncio.current_task()
-        running_turn.set(RunningTurn(self.activation.actor, turn.task))
+        message = turn.message
+        running_turn.set(RunningTurn(self.activation.actor, turn.task, message.chain, message.deadline))
         bind(self.kind.caller)
         turn.context.open = True
         try:
