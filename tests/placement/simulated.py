@@ -327,7 +327,9 @@ class Node:
         connect = world.network.connector(self.process, anywhere=not world.candidates)
         if world.candidates:
             lease = SimLease(world.store, self.process)
-            self.client, self.leader = candidate(lease, member, self.process, PARTITIONS, connect, OPTIONS)
+            self.client, self.leader = candidate(
+                lease, member, self.process, world.partitions, connect, OPTIONS
+            )
             # Of two with one address, whoever was there first has it.
             if address not in world.network.replicas or world.network.replicas[address][1].dead:
                 world.network.serve(address, self.leader, self.process)
@@ -348,9 +350,20 @@ class Node:
 class World:
     """Runs the processes, and checks after every applied table and every 10 ms what must always hold."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, *, candidates: bool) -> None:
-        """`candidates`: nodes run placement themselves; else there are three replicas besides."""
+    def __init__(
+        self,
+        seed: int,
+        loop: VirtualLoop,
+        *,
+        candidates: bool = False,
+        partitions: int = PARTITIONS,
+        many: bool = False,
+    ) -> None:
+        """`candidates`: nodes run placement themselves; else there are three replicas besides. `many`: so many nodes
+        that only the leader's tables are looked at."""
         self.seed = seed
+        self.partitions = partitions
+        self.many = many
         self.loop = loop
         self.rng = random.Random(seed)
         self.candidates = candidates
@@ -367,7 +380,7 @@ class World:
                 address = f"p{number}"
                 process = Process(address, loop, self.rng)
                 lease = self.leases[address] = SimLease(self.store, process)
-                leader = PlacementLeader(lease, process, PARTITIONS, address=address, options=OPTIONS)
+                leader = PlacementLeader(lease, process, partitions, address=address, options=OPTIONS)
                 self.network.serve(address, leader, process)
                 process.spawn(leader.run())
 
@@ -413,11 +426,14 @@ class World:
 
     def applied(self, node: Node, old: Table | None, new: Table) -> None:
         assert old is None or new.name > old.name
+        if self.many:
+            self.tables.setdefault(new.name, new)
+            return
         assert self.tables.setdefault(new.name, new) == new, "one name, two tables"
         for actor_type, row in new.owners.items():
             hosts = [each for each in new.members.values() if actor_type in each.actor_types]
             loads = Counter(row)
-            assert max(loads.values()) <= -(-PARTITIONS // len(hosts))
+            assert max(loads.values()) <= -(-self.partitions // len(hosts))
             assert set(row) <= set(new.members)
         for move in diff(old, new):
             if move.after == node.name and move.fence is not None:
@@ -541,10 +557,11 @@ class World:
         await asyncio.gather(*rest, return_exceptions=True)
 
 
-def simulate(seed: int, scenario: Callable[[World], Awaitable[None]], *, candidates: bool = False) -> World:
+def simulate(seed: int, scenario: Callable[[World], Awaitable[None]], **world_: Any) -> World:
+    """`world_`: as `World` takes it."""
     loop = VirtualLoop()
     try:
-        world = World(seed, loop, candidates=candidates)
+        world = World(seed, loop, **world_)
 
         async def main() -> None:
             try:

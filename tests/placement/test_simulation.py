@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+
 import pytest
 
 from perdure.placement.table import Table, diff
@@ -238,3 +241,36 @@ def test_two_with_one_address_one_is_refused_and_comes_in_when_the_other_is_gone
         assert twin.client.in_table
 
     simulate(4, scenario)
+
+
+@pytest.mark.timeout(600)
+def test_a_thousand_nodes_converge() -> None:
+    """They come over a network that loses and reorders; then a tenth of them is killed, and the leader with them."""
+    partitions = 1024
+
+    def balanced(table: Table) -> bool:
+        loads = [Counter(row) for row in table.owners.values()]
+        return all(max(load.values()) <= -(-partitions // len(table.members)) for load in loads)
+
+    async def scenario(world: World) -> None:
+        world.network.loss, world.network.delay = 0.05, 0.2
+        nodes = [world.add() for _ in range(1000)]
+        await asyncio.sleep(3)
+        world.heal()
+        await asyncio.sleep(7)
+        world.check_converged()
+        before = newest(world)
+        assert balanced(before)
+        for node in nodes[:100]:
+            world.kill(node)
+        _, process, _ = world.network.replicas[before.leader]
+        process.kill()
+        world.network.died(process)
+        await asyncio.sleep(9)
+        del world.network.replicas[before.leader]
+        world.check_converged()
+        after = newest(world)
+        assert balanced(after)
+        assert {move.before for move in diff(before, after)} <= {node.name for node in nodes[:100]}
+
+    simulate(1, scenario, partitions=partitions, many=True)
