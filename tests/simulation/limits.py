@@ -27,7 +27,7 @@ from tests.simulation.network import LATEST, base
 from tests.simulation.process import Process
 from tests.simulation.programs import Op
 from tests.simulation.programs import registry as programs
-from tests.simulation.stories import PausedStory, Story, TerminatedStory
+from tests.simulation.stories import PausedStory, PurgedStory, Story, TerminatedStory
 from tests.simulation.world import World
 
 #: How many run in the cluster, and on one node.
@@ -185,15 +185,26 @@ def prepare(world: World) -> None:
     world.checker.committed = watched  # type: ignore[method-assign]
 
 
-def stories(world: World, count: int) -> list[Story]:
-    """Programs that want much of what is scarce at once, with rests between, in which it may go to others."""
+def stories(world: World, count: int, of: str) -> list[Story]:
+    """Programs that want much of what is scarce at once, with rests between, in which it may go to others; or many
+    instances of what may be under way only so often."""
     rng = random.Random(f"{world.seed}-limited")
+    if of == "activities":
+        return [rng.choice(KINDS)(world, f"i{number}", _program(rng)) for number in range(count)]
     told = []
     for number in range(count):
-        story = rng.choice(KINDS)(world, f"i{number}", _program(rng))
-        story.workflow = rng.choice(["program", "narrow", "narrow", "tight"])
+        story = _instance(world, f"i{number}", rng)
+        story.workflow = rng.choice(["narrow", "narrow", "tight"])
         told.append(story)
     return told
+
+
+def _instance(world: World, id: str, rng: random.Random) -> Story:
+    kind = rng.choice([*KINDS, Paused, Paused, PurgedStory])
+    ops, again = ([["timer", rng.choice([0, 10, 300])], *_program(rng)[:1]] for _ in range(2))
+    if kind is PurgedStory:
+        return PurgedStory(world, id, ops, again if rng.random() < 0.7 else None, purge=rng.random() < 0.7)
+    return kind(world, id, ops)
 
 
 class Paused(PausedStory):
@@ -208,7 +219,7 @@ class Paused(PausedStory):
             await self.request(lambda client: client.resume_workflow(self.id))
 
 
-KINDS = (Story, Story, Story, Paused, TerminatedStory)
+KINDS: tuple[type[Story], ...] = (Story, Story, Story, Paused, TerminatedStory)
 
 
 def _program(rng: random.Random) -> list[Op]:

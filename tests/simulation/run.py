@@ -71,7 +71,7 @@ async def _play(world: World, how: Scenario) -> None:
     for name in names:
         world.add_node(name)
     told = (
-        limits.stories(world, how.stories)
+        limits.stories(world, how.stories, how.limited)
         if how.limited
         else stories(world, how.stories, apps=how.others > 0)
     )

@@ -207,8 +207,8 @@ class Scenario:
     longest_activity: float = 0.05
     #: Nothing fails: no call may fail, nor anything be done twice.
     graceful: bool = False
-    #: Its stories want more than may run at a time.
-    limited: bool = False
+    #: Its stories want more "activities" or "workflows" than may run at a time.
+    limited: str = ""
 
 
 STORE = (store_fails, store_fails, store_crashes, store_slow)
@@ -247,7 +247,16 @@ SCENARIOS: dict[str, Scenario] = {
             pause=1.0,
             seconds=12.0,
             counters=0,
-            limited=True,
+            limited="activities",
+        ),
+        Scenario(
+            "slots",
+            (*NODES, *PLACEMENT, cut, lossy, repeating, repeating, store_fails, evict),
+            nodes=3,
+            seconds=8.0,
+            stories=10,
+            counters=0,
+            limited="workflows",
         ),
         Scenario("poison", (kill, store_fails, store_slow, pause), poison=True),
         Scenario("lethal-start", (evict,), nodes=3, counters=1, lethal="start"),
