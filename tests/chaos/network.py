@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +25,8 @@ class Host:
         self.address = address
 
     def command(self, *command: str) -> list[str]:
-        return ["ip", "netns", "exec", self.name, *command]
+        """What runs a program here, as one process that ends with the thread that starts it."""
+        return ["ip", "netns", "exec", self.name, "setpriv", "--pdeathsig", "KILL", "--", *command]
 
 
 class Network:
@@ -90,35 +92,70 @@ class Network:
                 rules.append(f"add rule {TABLE} cut ip saddr {self.hosts[sender].address} drop")
         _run("ip", "netns", "exec", self.hosts[receiver].name, "nft", "; ".join(rules))
 
-    def close(self) -> None:
-        """Removes everything. What still runs in a host goes on, without a network: end it before."""
-        for name in [host.name for host in self.hosts.values()] + [self._hub]:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", self._prefix], check=False, capture_output=True)
-
 
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
-    """A network for the length of the block, of a name and subnet that nobody has."""
+    """A network for the length of the block, of a name and subnet that nobody has. What still runs in its hosts at the
+    end of the block is killed."""
     missing = [program for program in ("ip", "nft") if shutil.which(program) is None]
     if missing:
         raise RuntimeError(f"{' and '.join(missing)} not found: install Debian's iproute2 and nftables")
     if os.geteuid() != 0:
         raise RuntimeError("network namespaces can be made by root only")
-    chance = random.SystemRandom()
-    made: Network | None = None
-    try:
-        made = Network(f"pd{chance.randrange(16**5):05x}", f"10.213.{chance.randrange(256)}")
-        yield made
-    finally:
-        if made is not None:
-            made.close()
+    _sweep()
+    for number in range(256):
+        with _hold(number) as held:
+            if held and f" 10.213.{number}.1/" not in _run("ip", "-o", "addr"):
+                prefix = f"pd{number}-"
+                try:
+                    yield Network(prefix, f"10.213.{number}")
+                finally:
+                    _remove(prefix)
+                return
+    raise RuntimeError("all 256 networks are taken")
 
 
-def _run(*command: str) -> None:
+@contextlib.contextmanager
+def _hold(number: int) -> Iterator[bool]:
+    """Whether the number is this process's for the length of the block. The system takes it back from a process that
+    is killed."""
+    with socket.socket(socket.AF_UNIX) as holder:
+        try:
+            holder.bind(f"\0perdure-network-{number}")
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def _sweep() -> None:
+    """Removes what processes left behind that were killed."""
+    for prefix in {name.partition("-")[0] + "-" for name in _namespaces("pd") if "-" in name}:
+        with _hold(int(prefix[2:-1])) as held:
+            if held:
+                _remove(prefix)
+
+
+def _remove(prefix: str) -> None:
+    """Removes every host of this prefix and what runs there. Idempotent."""
+    for name in _namespaces(prefix):
+        listed = subprocess.run(["ip", "netns", "pids", name], check=False, capture_output=True, text=True)
+        for pid in listed.stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    subprocess.run(["ip", "link", "del", prefix], check=False, capture_output=True)
+
+
+def _namespaces(prefix: str) -> list[str]:
+    return [line.split()[0] for line in _run("ip", "netns", "list").splitlines() if line.startswith(prefix)]
+
+
+def _run(*command: str) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{_shown(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _shown(command: Sequence[str]) -> str:

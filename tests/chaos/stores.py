@@ -107,8 +107,8 @@ def postgres_on(host: Host, folder: Path) -> StoreServer:
     programs = postgres_programs()
     data = folder / "postgres"
     user = "postgres"
-    # Becomes the program itself, as `runuser` does not.
-    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--")
+    # Becomes the program itself, as `runuser` does not. Who becomes another user loses the signal of before.
+    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig", "KILL", "--")
     if not data.exists():
         data.mkdir()
         shutil.chown(data, user)

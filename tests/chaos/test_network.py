@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from tests.chaos.network import Host, Network, network
 
@@ -66,3 +69,37 @@ def test_a_cut_goes_one_way_and_is_mended() -> None:
                 server.wait()
                 assert server.stdout is not None
                 server.stdout.close()
+
+
+FORGETS = """
+import subprocess, sys, time
+from tests.chaos.network import network
+with network() as net:
+    command = net.add("a").command("sh", "-c", f"echo {net.hosts['a'].name} $$; exec sleep 1000")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    time.sleep(1000)
+"""
+
+
+def test_who_is_killed_leaves_nothing_behind() -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", FORGETS], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        name, pid = killed.stdout.readline().split()
+        killed.kill()
+    deadline = time.monotonic() + 60
+    while not ended(int(pid)):
+        assert time.monotonic() < deadline, "what it started goes on"
+        time.sleep(0.01)
+    with network():
+        names = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
+        assert name not in [line.split()[0] for line in names.splitlines()]
+
+
+def ended(pid: int) -> bool:
+    """Also when nobody has asked how: its parent is not there to do so."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True

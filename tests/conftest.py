@@ -1,0 +1,53 @@
+"""A run of the tests leaves no process behind. One that does is wrong, whatever the tests say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+#: In the environment of everything that a run starts, directly or not.
+MARK = "PERDURE_TEST_RUN"
+#: Seconds in which what was told to end may still do so, on a busy machine.
+PATIENCE = 20.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    yield  # pytest-xdist ends its workers here.
+    if _is_worker(session.config):
+        return
+    deadline = time.monotonic() + PATIENCE
+    while (left := _started_by(os.environ[MARK])) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid, command in left.items():
+        print(f"\nleft behind, and killed now: {pid} {command}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _started_by(run: str) -> dict[int, str]:
+    """The processes with this mark that have not ended, and what they run."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # It ended, or it is somebody else's.
+            marked = f"{MARK}={run}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            if marked and int(folder.name) != os.getpid():
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+    return found
