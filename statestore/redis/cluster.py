@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from perdure.errors import ConfigurationError, PerdureError, StoreUnavailable
 from perdure.logs import fields
+from perdure.statestore.redis.acknowledged import Acknowledged, Mark
 from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.errors import code_of
 from perdure.statestore.redis.layout import SLOTS
@@ -76,6 +77,8 @@ class Cluster:
         self._spans: list[tuple[int, int]] = []
         #: The history of each primary that was ever reached. A promoted replica is in none of them.
         self._histories: dict[str, tuple[str, str]] = {}
+        self._acknowledged = Acknowledged()
+        self._admitting = asyncio.Lock()
         #: Whether the histories of all primaries of the first map are known.
         self._acquainted = False
         self._stale = True
@@ -153,21 +156,52 @@ class Cluster:
         commands = (command for at in ats for command in (_ASKING, todo[at][1]))
         return (await node.run(road, commands, durable=durable))[1::2]
 
-    def admit(self, server: Server, session: Session) -> None:
+    def unanswered(self, marks: Sequence[Mark]) -> None:
+        """Whether these writes are done is not known."""
+        self._acknowledged.unanswered(marks)
+
+    def acknowledged(self, marks: Sequence[Mark]) -> None:
+        """These writes are done."""
+        servers: dict[str, list[Mark]] = {}
+        for mark in marks:
+            node = self._map[mark.slot]
+            if node is not None:
+                servers.setdefault(node.id, []).append(mark)
+        for id, its in servers.items():
+            self._acknowledged.note(id, its)
+
+    async def admit(self, server: Server, session: Session) -> None:
         assert isinstance(server, Node)
-        history, before = session.facts.history, self._histories.get(server.id)
-        self._histories[server.id] = history
-        if before == history:
-            return
-        if before is None:
-            # A primary that was no replica before is one to which slots are moved; nothing is lost by that.
-            if not self._acquainted or not session.facts.former:
+        async with self._admitting:
+            history, former = session.facts.history, session.facts.former
+            before = self._histories.get(server.id)
+            if before == history:
                 return
-            reason = f"Redis at {session.link.address} was promoted"
-        else:
+            if before is None and (not self._acquainted or not former):
+                # A primary that was no replica before is one to which slots are moved; nothing is lost by that.
+                self._histories[server.id] = history
+                return
             reason = f"Redis at {session.link.address} was restarted or promoted since the last answer"
-        server.abort(reason)
-        self._lost(reason)
+            server.abort(reason)
+            if await self._stands(server.id, former, before is not None, session):
+                logger.warning(
+                    "Redis was restarted or promoted; nothing is missing",
+                    extra=fields(server=str(session.link.address)),
+                )
+                self._histories[server.id] = history
+            else:
+                self._acknowledged.forget(server.id)
+                self._histories[server.id] = history
+                self._lost(reason)
+
+    async def _stands(self, id: str, former: str, known: bool, session: Session) -> bool:
+        """Whether a server that has another history has everything that it, or the one whose replica it was, did."""
+        primary = next((other for other, (name, _) in self._histories.items() if name == former), None)
+        if primary is not None and primary != id:
+            self._acknowledged.inherit(id, primary)
+        elif not known:
+            return False
+        return await self._acknowledged.stands(id, session.link)
 
     async def close(self) -> None:
         self._closed = True
@@ -193,7 +227,13 @@ class Cluster:
         address = _address(message, self._owner(slot))
         for node in self._nodes.values():
             if node.place == address:
+                self._give(slot, node)
                 self._map[slot] = node
+
+    def _give(self, slot: int, node: Node) -> None:
+        """Notes that a server has a slot with what another one acknowledged there."""
+        if self._map and self._map[slot] not in (None, node) and node.id in self._histories:
+            self._acknowledged.unsure(node.id)
 
     async def _named(self, message: str, speaker: Node) -> Node:
         """The server that a refusal names."""
@@ -278,6 +318,9 @@ class Cluster:
                 node.place = place
                 node.abort("it is at another address now")
             map[first : last + 1] = [node] * (last + 1 - first)
+            if self._map:
+                for slot in range(first, last + 1):
+                    self._give(slot, node)
         for id in set(self._nodes) - seen:
             # It has no slots any more: what it still says is not to be heard.
             self._nodes.pop(id).abort("it has no slots any more")

@@ -18,6 +18,7 @@ from perdure.statestore.contract import (
     Rejected,
 )
 from perdure.statestore.redis import errors, records, scripts
+from perdure.statestore.redis.acknowledged import Mark
 from perdure.statestore.redis.layout import VERSION, Layout
 from perdure.statestore.redis.link import Error, Reply, packed
 from perdure.statestore.redis.order import END, escaped, newest_place
@@ -74,23 +75,24 @@ def by_status(status: str, place: bytes) -> bytes:
     return status.encode() + b"\0" + place
 
 
-def pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
-    """The slot and the command. `Refused` for a commit that cannot be stored."""
+def pack(layout: Layout, commit: Commit) -> tuple[bytes, Mark]:
+    """The command, and how to find out whether it was done. `Refused` for a commit that cannot be stored."""
     try:
         return _pack(layout, commit)
     except (UnicodeError, OverflowError, TypeError) as error:
         raise Refused(f"Redis cannot store this commit: {error}") from error
 
 
-def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
+def _pack(layout: Layout, commit: Commit) -> tuple[bytes, Mark]:
     actor, put = commit.actor, commit.put
     names = layout.names(actor.type, commit.partition)
     id = actor.id.encode()
+    key = names.actor + id
     words: tuple[str | bytes | int, ...] = (
         b"EVALSHA",
         SHA,
         3,
-        names.actor + id,
+        key,
         names.fence,
         names.sorted + id,
     )
@@ -123,7 +125,8 @@ def _pack(layout: Layout, commit: Commit) -> tuple[int, bytes]:
     )
     if len(data) > MOST_BYTES:
         raise Refused(f"Redis takes at most {MOST_BYTES} bytes at once; this commit has {len(data)}")
-    return names.slot, data
+    gone = commit.reset and not put
+    return data, Mark(names.slot, key, VERSION, None if gone else commit.version)
 
 
 def _raw(data: bytes) -> msgspec.Raw:

@@ -44,7 +44,7 @@ class Owner(Protocol):
     durability: Durability
     cluster: bool
 
-    def admit(self, server: Server, session: Session) -> None:
+    async def admit(self, server: Server, session: Session) -> None:
         """A server was reached anew. Whoever must know that it may have lost something is told before this returns."""
 
 
@@ -151,11 +151,11 @@ class Server:
         if self._warned != facts.history:
             self._warned = facts.history
             await warn_of_persistence(session)
-        if link.closed is not None:
-            raise StoreUnavailable(link.closed)
         self.address = link.address
         self._facts[road] = facts
-        self._owner.admit(self, session)
+        await self._owner.admit(self, session)
+        if link.closed is not None:
+            raise StoreUnavailable(link.closed)
 
     async def _end_former(self, road: Road, link: Link, facts: Facts) -> None:
         """Ends this lane's last connection at the server, where it may still be open and hold commands that were

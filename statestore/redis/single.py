@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from perdure.errors import PerdureError
 from perdure.logs import fields
+from perdure.statestore.redis.acknowledged import Acknowledged, Mark
 from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.link import Reply
 from perdure.statestore.redis.place import Place
@@ -45,6 +46,8 @@ class Single:
         self._lost = lost
         self._server = Server(self, login, place.find)
         self._history: tuple[str, str] | None = None
+        self._acknowledged = Acknowledged()
+        self._admitting = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -61,15 +64,33 @@ class Single:
         """From which slot to which each server has."""
         return [(0, 16383)]
 
-    def admit(self, server: Server, session: Session) -> None:
+    def unanswered(self, marks: Sequence[Mark]) -> None:
+        """Whether these writes are done is not known."""
+        self._acknowledged.unanswered(marks)
+
+    def acknowledged(self, marks: Sequence[Mark]) -> None:
+        """These writes are done."""
+        if marks:
+            self._acknowledged.note("", marks)
+
+    async def admit(self, server: Server, session: Session) -> None:
         history = session.facts.history
-        if self._history is None:
+        async with self._admitting:
+            if self._history == history:
+                return
+            if self._history is not None:
+                reason = f"Redis at {session.link.address} was restarted or promoted since the last answer"
+                server.abort(reason)
+                if await self._acknowledged.stands("", session.link):
+                    logger.warning(
+                        "Redis was restarted or promoted; nothing is missing",
+                        extra=fields(server=str(session.link.address)),
+                    )
+                else:
+                    self._acknowledged.forget("")
+                    self._history = history
+                    self._lost(reason)
             self._history = history
-        elif self._history != history:
-            self._history = history
-            reason = f"Redis at {session.link.address} was restarted or promoted since the last answer"
-            server.abort(reason)
-            self._lost(reason)
 
     async def close(self) -> None:
         if self._looking is not None:

@@ -20,6 +20,7 @@ from perdure.errors import (
 )
 from perdure.logs import fields
 from perdure.statestore.contract import (
+    COMMITTED,
     DEFAULT_PARTITIONS,
     FORMAT_VERSION,
     SNAPSHOT_LIMIT,
@@ -41,6 +42,7 @@ from perdure.statestore.contract import (
 from perdure.statestore.keys import split
 from perdure.statestore.partitions import partition_of
 from perdure.statestore.redis import commits, errors, order, records, scripts
+from perdure.statestore.redis.acknowledged import Mark
 from perdure.statestore.redis.layout import VERSION, Layout, Names
 from perdure.statestore.redis.lease import RedisLease
 from perdure.statestore.redis.link import Error, Reply, packed
@@ -66,6 +68,12 @@ class Servers(Protocol):
 
     def slots(self) -> Sequence[tuple[int, int]]:
         """From which slot to which each server has."""
+
+    def unanswered(self, marks: Sequence[Mark]) -> None:
+        """Whether these writes are done is not known."""
+
+    def acknowledged(self, marks: Sequence[Mark]) -> None:
+        """These writes are done."""
 
     async def close(self) -> None: ...
 
@@ -168,32 +176,52 @@ class RedisStore:
         if self._settings is None or self._closed:
             await self._prepare()
         results: list[CommitResult | None] = []
-        # Packed while they are sent: the server works on the first ones meanwhile.
-        replies = iter(await self._servers.run(Road.WRITES, self._packed(batch, results), durable=True))
-        return [commits.result(next(replies)) if result is None else result for result in results]
+        marks: list[Mark] = []
+        servers = self._servers
+        try:
+            # Packed while they are sent: the server works on the first ones meanwhile.
+            replies = await servers.run(Road.WRITES, self._packed(batch, results, marks), durable=True)
+            found = list(map(commits.result, replies))
+        except BaseException:
+            servers.unanswered(marks)
+            raise
+        if found:
+            done = [mark for mark, result in zip(marks, found, strict=True) if result is COMMITTED]
+            servers.acknowledged(done)
+        if len(found) == len(results):
+            return found
+        answers = iter(found)
+        return [next(answers) if result is None else result for result in results]
 
-    def _packed(self, batch: Sequence[Commit], results: list[CommitResult | None]) -> Iterator[Call]:
+    def _packed(
+        self, batch: Sequence[Commit], results: list[CommitResult | None], marks: list[Mark]
+    ) -> Iterator[Call]:
+        """Calls and marks of those that can be stored; a result of those that cannot, None for the others."""
         layout, partitions = self._layout, self._partitions
         for commit in batch:
             try:
                 if commit.partition != partition_of(commit.actor.id, partitions):
                     raise commits.Refused(f"{commit.actor} is not in partition {commit.partition}")
-                call = commits.pack(layout, commit)
+                call, mark = commits.pack(layout, commit)
             except (commits.Refused, UnicodeError) as error:
                 results.append(Rejected(str(error)))
             else:
                 results.append(None)
-                yield call
+                marks.append(mark)
+                yield mark.slot, call
 
     # --- partitions --------------------------------------------------------------------------------------------------
 
     async def take(self, held: Sequence[TypePartition], fence: Fence) -> Sequence[Taken | Refused]:
         await self._note_types({type for type, _ in held} - self._types)
-        replies = await self._fences(scripts.TAKE, held, (fence[0], fence[1]))
+        text = records.fence_text(fence)
+        marks, replies = await self._fences(scripts.TAKE, held, text.encode(), (fence[0], fence[1]))
+        self._servers.acknowledged([mark for mark, (taken, _) in zip(marks, replies, strict=True) if taken])
         return [Taken(bool(detail)) if taken else Refused(records.fence(detail)) for taken, detail in replies]
 
     async def release(self, held: Sequence[TypePartition], fence: Fence) -> None:
-        await self._fences(scripts.RELEASE, held, (records.fence_text(fence),))
+        marks, _ = await self._fences(scripts.RELEASE, held, None, (records.fence_text(fence),))
+        self._servers.acknowledged(marks)
 
     async def types(self) -> Sequence[str]:
         await self._prepare()
@@ -206,17 +234,24 @@ class RedisStore:
             await self._prepare()
             command = packed(b"SADD", self._layout.own("types"), *sorted(types))
             await self._one(Road.WRITES, self._layout.own_slot, command, durable=True)
+            self._servers.acknowledged([Mark(self._layout.own_slot, b"", b"", None)])
             self._types |= types
 
     async def _fences(
-        self, script: scripts.Script, held: Sequence[TypePartition], args: tuple[str | int, ...]
-    ) -> list[Reply]:
+        self,
+        script: scripts.Script,
+        held: Sequence[TypePartition],
+        written: bytes | None,
+        args: tuple[str | int, ...],
+    ) -> tuple[list[Mark], list[Reply]]:
         await self._prepare()
         calls: list[Call] = []
+        marks: list[Mark] = []
         for type, partition in held:
             names = self._layout.names(type, partition)
             calls.append((names.slot, script.call((names.fence,), *args)))
-        return await self._many(Road.WRITES, calls, durable=True)
+            marks.append(Mark(names.slot, names.fence, b"fence", written))
+        return marks, await self._many(Road.WRITES, calls, durable=True)
 
     async def owing(
         self, held: Sequence[TypePartition], cursor: str | None = None, limit: int = 1000

@@ -23,7 +23,8 @@ ACTORS = 60
 
 
 async def test_kills_under_load(opened: Opened) -> None:
-    """What was answered is there, once; what was not is there once after it was tried again."""
+    """What was answered is there, once; what was not is there once after it was tried again. And as nothing is lost,
+    nobody is told that something may be."""
     with redis_server() as server:
         store = opened(server.url(timeout=5))
         reasons = watched(store)
@@ -72,7 +73,7 @@ async def test_kills_under_load(opened: Opened) -> None:
         stop = True
         await asyncio.gather(*workers)
         assert unanswered > 0
-        assert len(reasons) == ROUNDS
+        assert reasons == []
         owing = set((await store.owing(ALL)).items)
         due = {one.actor: one.due for one in (await store.due(ALL, 10**9)).items}
         rows = {

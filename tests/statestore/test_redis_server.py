@@ -18,7 +18,7 @@ from perdure.statestore import (
     Settings,
     TypePartition,
 )
-from perdure.statestore.redis import durability
+from perdure.statestore.redis import durability, scripts
 from perdure.testing.store_contract import (
     ALL,
     FENCE,
@@ -33,6 +33,7 @@ from perdure.testing.store_contract import (
     write,
 )
 from tests.servers.redis import RedisServer, redis_replicated, redis_server
+from tests.servers.redis_proxy import redis_proxy
 from tests.statestore.redis_use import Opened, eventually, opened, until, watched
 
 __all__ = ["opened"]
@@ -55,16 +56,41 @@ def clean(server: RedisServer) -> RedisServer:
 
 
 async def test_a_restart(opened: Opened) -> None:
-    """Nothing acknowledged is gone; and whoever asked is told before the first answer."""
+    """Nothing acknowledged is gone, and so nobody is told that something may be."""
     with redis_server() as server:
         store = opened(server.url(timeout=1))
         reasons = watched(store)
         await store.take(ALL, FENCE)
         await write(store, first := put(actor_id(), None, {"k": b"1"}))
-        assert reasons == []
         server.kill()
+        commit = put(actor_id(), first.version, {"k": b"2"})
         with pytest.raises(StoreUnavailable):
-            await store.load(actor_id())
+            await store.commit([commit])
+        server.start()
+        assert list(await eventually(lambda: store.commit([commit]))) == [COMMITTED]
+        assert await values_of(store, actor_id()) == {"k": b"2"}
+        await store.health()
+        assert reasons == []
+
+
+@pytest.mark.parametrize("last", ["commit", "take", "release", "removal"])
+async def test_a_restart_that_loses(opened: Opened, last: str) -> None:
+    """Whatever was acknowledged last: that it is gone is told before the first answer, and once."""
+    with redis_server(appendonly="no") as server:
+        store = opened(server.url(timeout=1))
+        reasons = watched(store)
+        await store.take(ALL, FENCE)
+        server.command("SAVE")
+        first = put(actor_id(), None, {"k": b"1"})
+        if last in ("commit", "removal"):
+            await write(store, first)
+        if last == "removal":
+            await write(store, put(actor_id(), first.version, {}, reset=True))
+        if last == "take":
+            await store.take(ALL[:1], FENCE._replace(term=9))
+        if last == "release":
+            await store.release(ALL, FENCE)
+        server.kill()
         server.start()
 
         async def told() -> list[str]:
@@ -72,10 +98,27 @@ async def test_a_restart(opened: Opened) -> None:
             return list(reasons)
 
         assert len(await eventually(told)) == 1
-        assert await values_of(store, actor_id()) == {"k": b"1"}
-        await write(store, put(actor_id(), first.version, {"k": b"2"}))
+        await write(store, first)
         await store.health()
         assert len(reasons) == 1
+
+
+async def test_a_commit_that_was_on_its_way(opened: Opened) -> None:
+    """It may be there after a restart, on top of the last one that was acknowledged: nothing is lost by that."""
+    with redis_server() as server:
+        async with redis_proxy(server.port) as proxy:
+            store = opened(f"redis://127.0.0.1:{proxy.port}?timeout=1")
+            reasons = watched(store)
+            await store.take(ALL, FENCE)
+            await write(store, first := put(actor_id(), None, {"k": b"1"}))
+            second = put(actor_id(), first.version, {"k": b"2"})
+            proxy.lose_answer(scripts.COMMIT.sha)
+            with pytest.raises(StoreUnavailable):
+                await store.commit([second])
+            server.kill()
+            server.start()
+            assert list(await eventually(lambda: store.commit([second]))) == [COMMITTED]
+            assert reasons == []
 
 
 async def test_a_connection_that_breaks_is_no_restart(clean: RedisServer, opened: Opened) -> None:
@@ -178,20 +221,24 @@ async def test_a_primary_that_becomes_a_replica(opened: Opened) -> None:
         assert reasons == []
         first.promote()
         assert list(await eventually(lambda: store.commit([commit]))) == [COMMITTED]
-        assert len(reasons) == 1
+        # It had everything when it came back.
+        assert reasons == []
 
 
 async def test_a_demotion_that_nobody_used(opened: Opened) -> None:
-    """A server that was a replica for a while is found out even if nothing was asked of it meanwhile, and although its
-    connections stayed."""
+    """That a server was a replica for a while, and lost something by it, is found out even if nothing was asked of it
+    meanwhile, and although its connections stayed."""
     with redis_replicated(1) as (first, second):
         store = opened(first.url(timeout=1))
         reasons = watched(store)
-        await store.health()
+        await store.take(ALL, FENCE)
+        second.catch_up(first)
         second.promote()
+        await write(store, put(actor_id(), None, {"k": b"lost"}))
         first.follow(second)
         first.promote()
         await until(lambda: reasons, "the store notices")
+        assert await store.load(actor_id()) is None
         assert len(reasons) == 1
 
 
