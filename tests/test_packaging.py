@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -68,3 +69,20 @@ def test_the_wheel_has_every_file() -> None:
     assert "perdure/py.typed" in wanted
     assert sorted(wanted - names) == []
     assert all(name.startswith("perdure") for name in names)
+
+
+#: What a checkout has beside the packages, and an sdist too: its tests run, and its README's commands work.
+BESIDE = (".ci", "benchmarks", "docs", "examples", "tests")
+
+
+@pytest.mark.skipif(
+    "PERDURE_SDIST" not in os.environ, reason="set PERDURE_SDIST to a built sdist; .ci/run does"
+)
+def test_the_sdist_has_every_file() -> None:
+    with tarfile.open(os.environ["PERDURE_SDIST"]) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    folders = [*packages_in_folders().values(), *(ROOT / name for name in BESIDE)]
+    wanted = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    wanted |= {path for path in ROOT.iterdir() if path.is_file() and path.name != ".gitignore"}
+    kept = {path for path in wanted if not {"__pycache__", ".git"} & set(path.parts)}
+    assert sorted({str(path.relative_to(ROOT)) for path in kept} - names) == []
