@@ -24,6 +24,8 @@ BLOCKED_AFTER = 2.0
 STUCK_AFTER = 3.0
 #: Seconds between two signs of life of the loop.
 BEAT = 0.25
+#: Seconds of silence that one look adds at most.
+MOST_PER_LOOK = 2 * BEAT
 #: The exit status of a process that ended itself: EX_SOFTWARE of sysexits.h.
 STUCK_STATUS = 70
 
@@ -73,18 +75,20 @@ class Watchdog:
         self._handle = loop.call_later(BEAT, self._beat, loop)
 
     def _watch(self) -> None:
-        interrupted = 0.0
+        seen, woke, silent, interrupted = self._last, time.monotonic(), 0.0, False
         while not self._stop.wait(BEAT):
-            last = self._last
-            silent = time.monotonic() - last
-            if silent < self._blocked_after:
-                interrupted = 0.0
+            now = time.monotonic()
+            # Time in which this thread did not run either is nobody's doing: the process or the whole machine stood
+            # still, or had no processor.
+            silent += min(now - woke, MOST_PER_LOOK)
+            woke = now
+            if self._last != seen:
+                seen, silent, interrupted = self._last, 0.0, False
+            elif silent < self._blocked_after or self._excused():
                 continue
-            if self._excused():
-                continue
-            if interrupted != last:
+            elif not interrupted:
                 # Once per blockage: code that catches it gets no second one, but the process's end.
-                interrupted = last
+                interrupted = True
                 self._interrupt(silent)
             elif silent > self._blocked_after + self._stuck_after:
                 self._stuck(silent)

@@ -79,6 +79,8 @@ class Load:
                 raise answer
 
     async def close(self) -> None:
+        # One that is cancelled just as its request is late takes that for the request's end, and goes on.
+        self._over = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

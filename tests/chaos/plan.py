@@ -40,7 +40,9 @@ class Plan:
             self._under_way.add(task)
             task.add_done_callback(self._ended)
             for other in [task for task in self._under_way if task.done()]:
-                other.result()
+                if (error := other.exception()) is not None:
+                    self._tell(f"{other.get_name()} failed: {error}")
+                    raise error
         while self._under_way:
             await asyncio.gather(*self._under_way)
         self._cluster.net.mend_all()

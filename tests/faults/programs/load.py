@@ -31,5 +31,10 @@ async def chain(ctx: WorkflowContext, length: int) -> list[int]:
 
 if __name__ == "__main__":
     app.run(
-        store=os.environ["STORE"], http_port=int(os.environ["PORT"]), log_level="WARNING", drain_seconds=2
+        store=os.environ["STORE"],
+        http_port=int(os.environ["PORT"]),
+        log_level="WARNING",
+        drain_seconds=2,
+        blocked_after=float(os.environ.get("BLOCKED_AFTER", "2")),
+        stuck_after=float(os.environ.get("STUCK_AFTER", "3")),
     )
