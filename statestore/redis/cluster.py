@@ -209,8 +209,7 @@ class Cluster:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        for node in self._nodes.values():
-            await node.close()
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
     # --- the map -----------------------------------------------------------------------------------------------------
 
@@ -330,11 +329,10 @@ class Cluster:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            for node in list(self._nodes.values()):
-                try:
-                    await node.look()
-                except PerdureError:
-                    self._stale = True
+            nodes = list(self._nodes.values())
+            found = await asyncio.gather(*(node.look() for node in nodes), return_exceptions=True)
+            if any(found):
+                self._stale = True
             with contextlib.suppress(PerdureError):
                 await self._current()
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
 from perdure.errors import PerdureError, StoreUnavailable
-from perdure.statestore.redis.link import Link
+from perdure.statestore.redis.link import Link, packed
 
 #: Seconds between attempts to connect: the first wait, and the longest.
 FIRST_WAIT = 0.05
-LONGEST_WAIT = 2.0
+LONGEST_WAIT = 1.0
+
+PING = packed(b"PING")
 
 Connect = Callable[[], Awaitable[Link]]
 
@@ -74,7 +77,13 @@ class Lane:
             self._link = None
 
     async def close(self) -> None:
+        """Returns when what was asked for is answered, or cannot be any more."""
         self._closed = True
+        link = self.open_link()
+        if link is not None:
+            with contextlib.suppress(StoreUnavailable):
+                # It is answered after everything before it.
+                await link.ask([PING])
         attempt = self._attempt
         if attempt is not None:
             attempt.cancel()

@@ -107,19 +107,19 @@ class Link(asyncio.Protocol):
                     size = 0
                     self._flush()
         finally:
-            total += size
-            request.patience = self._patience + total / SLOWEST
+            # Also for those before one that could not be made: they are sent, and will be answered.
+            request.patience = self._patience + (total + size) / SLOWEST
             if request.count == 0:
                 waiting.remove(request)
                 future.set_result([])
-        if idle:
-            self._flush()
-        elif out and not self._flushing:
-            # Others are under way: those of one iteration of the loop go out together.
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-        if self._watch is None and waiting:
-            self._watch = self._loop.call_at(request.sent + request.patience, self._look)
+            if idle:
+                self._flush()
+            elif out and not self._flushing:
+                # Others are under way: those of one iteration of the loop go out together.
+                self._flushing = True
+                self._loop.call_soon(self._flush)
+            if self._watch is None and waiting:
+                self._watch = self._loop.call_at(request.sent + request.patience, self._look)
         return future
 
     def abort(self, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from perdure.errors import ConfigurationError, StoreUnavailable
@@ -17,9 +18,14 @@ class Sentinels:
         self._service = service
         self._login = login
         self._link: Link | None = None
+        self._lock = asyncio.Lock()
 
     async def find(self) -> Address:
         """`StoreUnavailable`: none answers, or it knows no primary now. `ConfigurationError`: no such service."""
+        async with self._lock:
+            return await self._find()
+
+    async def _find(self) -> Address:
         reasons: list[str] = []
         strangers = 0
         for address in list(self._addresses):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
@@ -112,8 +113,7 @@ class Server:
             lane.abort(reason)
 
     async def close(self) -> None:
-        for lane in self._lanes:
-            await lane.close()
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
 
     # --- connecting --------------------------------------------------------------------------------------------------
 

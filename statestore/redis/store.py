@@ -51,6 +51,8 @@ from perdure.statestore.redis.server import Road
 
 logger = logging.getLogger("perdure.statestore.redis")
 
+#: Seconds for which a store that is closed tries to give its leases back.
+GIVE_BACK_SECONDS = 2.0
 #: Commands that are sent together at most, where one request makes many.
 TOGETHER = 512
 
@@ -103,6 +105,7 @@ class RedisStore:
         #: The leases that were taken through this store.
         self._leases: set[RedisLease] = set()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self.now = now
 
     @property
@@ -322,12 +325,16 @@ class RedisStore:
         await self._many(Road.WRITES, calls, durable=True)
 
     async def close(self) -> None:
-        if self._closed:
-            return
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(), name="redis close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         # Who comes next is not to wait until they lapse.
-        for lease in list(self._leases):
-            with contextlib.suppress(PerdureError):
-                await lease.release()
+        with contextlib.suppress(PerdureError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                for lease in list(self._leases):
+                    await lease.release()
         self._closed = True
         await self._servers.close()
 

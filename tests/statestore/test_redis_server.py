@@ -181,6 +181,17 @@ async def test_closing(clean: RedisServer, opened: Opened) -> None:
             await ask()
 
 
+async def test_closing_finishes_what_was_begun(clean: RedisServer, opened: Opened) -> None:
+    store = opened(clean.url())
+    await store.take(ALL, FENCE)
+    commits = [
+        asyncio.ensure_future(store.commit([put(actor_id(f"a{n}"), None, {"k": b"1"})])) for n in range(50)
+    ]
+    await asyncio.sleep(0)
+    await store.close()
+    assert [list(commit.result()) for commit in commits] == [[COMMITTED]] * 50
+
+
 async def test_closing_while_it_connects(opened: Opened) -> None:
     with redis_server() as server:
         server.pause()
