@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -18,8 +19,14 @@ PATIENCE = 20.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not _is_worker(config):
-        os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
+    if _is_worker(config):
+        return
+    os.environ[MARK] = f"{os.getpid()}-{time.time_ns()}"
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Hundreds of processes are started, and each would take three times as long. Nothing is written here.
+        folder = tempfile.TemporaryDirectory(prefix="perdure-bytecode-", ignore_cleanup_errors=True)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
