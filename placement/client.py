@@ -130,8 +130,8 @@ class PlacementClient:
         return self._clock.monotonic() <= self._fresh_until
 
     def led(self, within: float) -> bool:
-        """Whether a leader that can vouch for itself has answered within so many seconds."""
-        return self._clock.monotonic() - self._word_came_at <= within
+        """Whether there is a link to a leader that has vouched for itself within so many seconds."""
+        return self.connected and self._clock.monotonic() - self._word_came_at <= within
 
     def on_table(self, callback: TableCallback) -> Callable[[], None]:
         """Calls back at each newer table, after `table` shows it. Returns how to end that."""

@@ -31,6 +31,9 @@ from perdure.statestore.contract import ExpiringLease, Lease
 
 _log = logging.getLogger("perdure.placement")
 
+#: Seconds after its end at which a lease is surely expired for all who look.
+_LATER = 0.02
+
 
 class PlacementLeader:
     """One replica of the placement service: leads, or tells where the leader is."""
@@ -119,12 +122,19 @@ class PlacementLeader:
         """Leads whenever the lease can be had, until `stop`. While another is known to lead (`led`) the store is not
         asked; else at most once in `acquire` seconds, more or less, as standbys had better not all ask at once.
         `ConfigurationError` if the first try shows that no other could be better."""
+        #: Since when, at least, it has found the lease with another.
+        held_since: float | None = None
         while not self._stopped:
             delay = self._options.tick
-            if not self.led():
+            if self.led():
+                held_since = None
+            else:
                 try:
                     if await self.acquire():
                         await self.lead()
+                        held_since = None
+                    elif held_since is None:
+                        held_since = self._clock.monotonic()
                     self._store_answers()
                 except StoreError as error:
                     self._store_troubles(error)
@@ -134,6 +144,10 @@ class PlacementLeader:
                         raise
                     _log.exception("placement failed")
                 delay = self._options.acquire * (0.75 + self._clock.token(1)[0] / 510)
+                if held_since is not None:
+                    # When it has expired, if nobody renewed it since.
+                    expired = held_since + self._lease_life + _LATER - self._clock.monotonic()
+                    delay = expired if 0 < expired < delay else delay
             if not self._stopped:
                 self._wake.clear()
                 await self._rest(delay)
@@ -149,6 +163,10 @@ class PlacementLeader:
         if self._trouble:
             self._trouble = ""
             _log.info("placement store answers again")
+
+    @property
+    def _lease_life(self) -> float:
+        return self._lease.life if isinstance(self._lease, ExpiringLease) else 0.0
 
     async def tried(self) -> None:
         """Returns when `run` has tried once to lead."""
@@ -177,7 +195,7 @@ class PlacementLeader:
                 leader=self._address,
                 exclusive=self._exclusive,
                 unread=self._unread,
-                lease_life=self._lease.life if isinstance(self._lease, ExpiringLease) else 0.0,
+                lease_life=self._lease_life,
                 lost=lost,
                 options=self._options,
             )
