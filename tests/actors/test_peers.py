@@ -341,7 +341,10 @@ async def test_a_node_that_is_not_in_the_table(cluster: Cluster) -> None:
     assert a.links.describe() == {}
 
 
-async def test_a_node_that_refuses_connections(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_node_that_refuses_connections(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "RETRY_FIRST", 1.0)
     a, b = await cluster.two()
     await b.server.stop()
     answers = [a.send("b") for _ in range(10)]
@@ -351,10 +354,11 @@ async def test_a_node_that_refuses_connections(cluster: Cluster, caplog: pytest.
         assert "cannot be reached" in error.message
     # Not dialled again at once, and not logged again for each.
     assert a.send("b").values
-    await asyncio.sleep(0.06)
-    assert type(await a.send("b").get()) is Moved
+    assert a.links.describe()["b"]["failures"] == 1
+    again: list[Answer] = []
+    await until(lambda: again.append(a.send("b")) or a.links.describe()["b"]["failures"] == 2)
+    assert type(await again[-1].get()) is Moved
     assert events(caplog) == ["peer.unreachable"]
-    assert a.links.describe()["b"]["failures"] == 2
 
 
 async def test_a_node_that_is_reached_again(cluster: Cluster) -> None:

@@ -23,6 +23,8 @@ class CuttingProxy:
         self._target = host, int(port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        #: Also those that are being closed.
+        self._all: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         #: Seconds by which each piece comes later.
         self.delay = 0.0
@@ -42,10 +44,16 @@ class CuttingProxy:
     async def __aexit__(self, *exc: object) -> None:
         assert self._server is not None
         self._server.close()
-        self.cut()
-        for task in list(self._tasks):
+        self.refusing = True
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._all:
+            writer.transport.abort()
+        for writer in self._all:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     @property
     def address(self) -> str:
@@ -59,14 +67,22 @@ class CuttingProxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._all.append(writer)
         if self.refusing:
             writer.transport.abort()
             return
+        # The server does not wait for what it has begun here.
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
             return
+        finally:
+            self._tasks.discard(task)
+        self._all.append(far_writer)
         self._writers |= {writer, far_writer}
         for way, source, sink in ((Way.THERE, reader, far_writer), (Way.BACK, far_reader, writer)):
             task = asyncio.create_task(self._pump(way, source, sink))

@@ -76,7 +76,13 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        server, to_server = await asyncio.open_connection("127.0.0.1", self._upstream)
+        try:
+            server, to_server = await asyncio.open_connection("127.0.0.1", self._upstream)
+        except BaseException as error:
+            to_client.transport.abort()
+            if isinstance(error, OSError):
+                return
+            raise
         kept: list[bytes] = []
         lost = False
 
