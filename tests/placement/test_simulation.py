@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
+from perdure.placement.leader import PlacementLeader
+from perdure.placement.options import PlacementOptions
 from perdure.placement.table import Table, diff
 from tests.placement.simulated import World, simulate
 
@@ -129,24 +132,64 @@ def test_a_leading_node_that_stood_still_until_its_lease_was_gone_may_come_back(
     simulate(seed, scenario, candidates=True)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_leading_node_that_is_cut_off_from_everything_misleads_nobody(seed: int) -> None:
-    """It goes on by itself, with its own leader in the same process, and is out for the others."""
+async def cut_off(world: World) -> None:
+    """A leading node from everything. It goes on by itself, with its own leader in the same process; a lease that
+    does not expire passes on at once."""
+    node = world.leading_node()
+    others = [name for name in world.nodes if name != node.name]
+    world.leases[node.address].cut = True
+    world.network.cut = {pair for name in others for pair in ((name, node.name), (node.name, name))}
+    world.store.lose_holder()
+    await world.run(12)
+    table = world.nodes[others[0]].client.table
+    assert table is not None
+    assert node.name not in table.members
+    assert not node.client.fresh()
+    world.heal()
+    await world.run(12)
+    world.check_converged()
 
+
+@pytest.mark.parametrize("expires", [True, False])
+@pytest.mark.parametrize("nodes", [2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_leading_node_that_is_cut_off_from_everything_misleads_nobody(
+    seed: int, nodes: int, expires: bool
+) -> None:
     async def scenario(world: World) -> None:
-        await settled(world, 5)
-        node = world.leading_node()
-        others = [name for name in world.nodes if name != node.name]
-        world.leases[node.address].cut = True
-        world.network.cut = {pair for name in others for pair in ((name, node.name), (node.name, name))}
-        await world.run(12)
-        assert node.name not in next(world.nodes[name].client.table for name in others).members  # type: ignore[union-attr]
-        assert not node.client.fresh()
-        world.heal()
-        await world.run(12)
-        world.check_converged()
+        world.store.expires = expires
+        await settled(world, nodes)
+        await cut_off(world)
 
     simulate(seed, scenario, candidates=True)
+
+
+def too_short_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlacementOptions, "former_leader_grace", lambda self, life: self.link_grace)
+
+
+def words_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlacementLeader, "leading", property(lambda self: self.term is not None))
+
+
+@pytest.mark.parametrize("plant", [too_short_a_grace, words_without_proof])
+def test_planted_bugs_are_found(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        world.store.expires = False
+        await settled(world, 2)
+        await cut_off(world)
+
+    def found(seed: int) -> bool:
+        try:
+            simulate(seed, scenario, candidates=True)
+        except AssertionError as error:
+            return "trusts" in str(error)
+        return False
+
+    plant(monkeypatch)
+    assert any(map(found, range(20)))
 
 
 @pytest.mark.parametrize("candidates", [False, True], ids=["service", "candidates"])
