@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from perdure.errors import ConfigurationError, PerdureError, StoreUnavailable
 from perdure.logs import fields
+from perdure.statestore.contract import Finding
 from perdure.statestore.redis.acknowledged import Acknowledged, Mark
 from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.errors import code_of
@@ -155,6 +156,17 @@ class Cluster:
             return await node.run(road, (todo[at][1] for at in ats), durable=durable)
         commands = (command for at in ats for command in (_ASKING, todo[at][1]))
         return (await node.run(road, commands, durable=durable))[1::2]
+
+    async def diagnose(self) -> list[Finding]:
+        """What is to be said of the servers."""
+        await self._current()
+        nodes = [node for node in self._nodes.values() if node in self._map]
+        found = [finding for node in nodes for finding in await node.diagnose()]
+        missing = self._map.count(None)
+        if missing:
+            said = f"{missing} of {SLOTS} slots have no server"
+            found.append(Finding("error", "cluster", said, "give them to one: CLUSTER ADDSLOTS"))
+        return found
 
     def unanswered(self, marks: Sequence[Mark]) -> None:
         """Whether these writes are done is not known."""

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.logs import fields
-from perdure.statestore.redis import scripts
+from perdure.statestore.contract import Finding
+from perdure.statestore.redis import diagnosis, scripts
 from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.errors import code, code_of
 from perdure.statestore.redis.lane import Lane
@@ -23,7 +24,6 @@ from perdure.statestore.redis.session import (
     check_policy,
     log_in,
     parsed,
-    warn_of_persistence,
 )
 
 logger = logging.getLogger("perdure.statestore.redis")
@@ -107,6 +107,11 @@ class Server:
         if info.get("role") != "master" or info.get("master_replid", "") != known:
             self.abort(f"Redis at {link.address} is not the primary that it was")
 
+    async def diagnose(self) -> list[Finding]:
+        """What is to be said of its settings and state."""
+        link = await self._lanes[Road.LEASES].link()
+        return diagnosis.findings(link.address, *await diagnosis.ask(link), self._owner.durability)
+
     def abort(self, reason: str) -> None:
         """Breaks all links; who asks next connects anew."""
         for lane in self._lanes:
@@ -150,7 +155,12 @@ class Server:
                 _refused(reply, link.address)
         if self._warned != facts.history:
             self._warned = facts.history
-            await warn_of_persistence(session)
+            finding = diagnosis.persistence(*await diagnosis.ask(link))
+            if finding.level != "ok":
+                logger.warning(
+                    "Redis may lose what it acknowledges",
+                    extra=fields(server=str(link.address), reason=finding.said, advice=finding.advice),
+                )
         self.address = link.address
         self._facts[road] = facts
         await self._owner.admit(self, session)

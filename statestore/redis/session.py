@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from ssl import SSLContext
 from typing import NamedTuple
 
 from perdure.errors import ConfigurationError, StoreUnavailable
-from perdure.logs import fields
 from perdure.statestore.redis.errors import code
 from perdure.statestore.redis.link import Address, Error, Link, Reply, packed
-
-logger = logging.getLogger("perdure.statestore.redis")
 
 
 class Login(NamedTuple):
@@ -143,35 +139,4 @@ def check_policy(facts: Facts, address: Address) -> None:
         raise ConfigurationError(
             f"Redis at {address} has maxmemory-policy {facts.policy}, by which it throws away keys when memory is "
             "short; set maxmemory-policy noeviction"
-        )
-
-
-async def warn_of_persistence(session: Session) -> None:
-    """Logs what the server will lose when its process ends."""
-    names = (b"appendonly", b"appendfsync", b"save")
-    answers = await session.link.ask(packed(b"CONFIG", b"GET", name) for name in names)
-    address = str(session.link.address)
-    if any(isinstance(answer, Error) or len(answer) != 2 for answer in answers):  # Not everybody may ask.
-        if not session.facts.append_only:
-            logger.warning(
-                "Redis writes no append-only file: unless it saves snapshots, all is lost when its process ends",
-                extra=fields(server=address),
-            )
-        return
-    config = dict(answers)
-    if config.get(b"appendonly") == b"yes":
-        if config.get(b"appendfsync") == b"no":
-            logger.warning(
-                "Redis has appendfsync no: what the system did not yet write is lost at a power cut",
-                extra=fields(server=address),
-            )
-    elif config.get(b"save"):
-        logger.warning(
-            "Redis writes no append-only file: what changed since its last snapshot is lost when its process ends",
-            extra=fields(server=address),
-        )
-    else:
-        logger.warning(
-            "Redis keeps everything in memory only: all is lost when its process ends; set appendonly yes",
-            extra=fields(server=address),
         )

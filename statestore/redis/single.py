@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from perdure.errors import PerdureError
 from perdure.logs import fields
+from perdure.statestore.contract import Finding
 from perdure.statestore.redis.acknowledged import Acknowledged, Mark
 from perdure.statestore.redis.durability import Durability
 from perdure.statestore.redis.link import Reply
@@ -63,6 +64,10 @@ class Single:
     def slots(self) -> Sequence[tuple[int, int]]:
         """From which slot to which each server has."""
         return [(0, 16383)]
+
+    async def diagnose(self) -> list[Finding]:
+        """What is to be said of the servers."""
+        return await self._server.diagnose()
 
     def unanswered(self, marks: Sequence[Mark]) -> None:
         """Whether these writes are done is not known."""

@@ -28,6 +28,7 @@ from perdure.statestore.contract import (
     Commit,
     CommitResult,
     Fence,
+    Finding,
     InstanceFilter,
     InstanceRow,
     Page,
@@ -70,6 +71,9 @@ class Servers(Protocol):
 
     def slots(self) -> Sequence[tuple[int, int]]:
         """From which slot to which each server has."""
+
+    async def diagnose(self) -> list[Finding]:
+        """What is to be said of the servers."""
 
     def unanswered(self, marks: Sequence[Mark]) -> None:
         """Whether these writes are done is not known."""
@@ -323,6 +327,11 @@ class RedisStore:
                     break
         assert len(calls) <= len(wanted)
         await self._many(Road.WRITES, calls, durable=True)
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """`Diagnosable`."""
+        await self._prepare()
+        return await self._servers.diagnose()
 
     async def close(self) -> None:
         if self._closing is None:

@@ -18,6 +18,7 @@ from perdure.statestore import (
     Settings,
     TypePartition,
 )
+from perdure.statestore.contract import Diagnosable
 from perdure.statestore.redis import durability, scripts
 from perdure.testing.store_contract import (
     ALL,
@@ -491,7 +492,7 @@ async def test_eviction(clean: RedisServer, opened: Opened, policy: str) -> None
     ("settings", "words"),
     [
         ({"appendonly": "no"}, "in memory only"),
-        ({"appendonly": "no", "save": "3600 1"}, "since its last snapshot"),
+        ({"appendonly": "no", "save": "3600 1"}, "since the last snapshot"),
         ({"appendfsync": "no"}, "appendfsync no"),
         ({"appendfsync": "everysec"}, ""),
         ({}, ""),
@@ -502,8 +503,35 @@ async def test_what_is_warned_of(
 ) -> None:
     with redis_server(**settings) as server, caplog.at_level(logging.WARNING):
         await opened(server.url()).health()
-    warnings = [record.getMessage() for record in caplog.records]
-    assert [words in text for text in warnings] == [True] * bool(words)
+    reasons = [str(getattr(record, "fields", record.__dict__)) for record in caplog.records]
+    assert [words in text for text in reasons] == [True] * bool(words)
+
+
+async def test_diagnosis(opened: Opened, clean: RedisServer) -> None:
+    """What `perdure doctor` shows of a server: nothing to do, and much to do."""
+    store = opened(clean.url())
+    assert isinstance(store, Diagnosable)
+    found = {one.subject: one for one in await store.diagnose()}
+    assert {one.level for one in found.values()} == {"ok"}
+    assert clean.info("server")["redis_version"] in found["server"].said or "Valkey" in found["server"].said
+    assert "everysec" in found["durability"].said
+    used = int(clean.info("memory")["used_memory"])
+    waiting = opened(clean.url(namespace="other"))
+    await waiting.settings()
+    clean.command("CONFIG", "SET", "maxmemory", used + used // 50)
+    clean.command("CONFIG", "SET", "appendfsync", "no")
+    try:
+        levels = {one.subject: one.level for one in await waiting.diagnose()}
+        assert (levels["memory"], levels["durability"]) == ("warning", "warning")
+        clean.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert {one.subject: one.level for one in await store.diagnose()}["memory"] == "error"
+    finally:
+        for name, value in (
+            ("maxmemory", 0),
+            ("appendfsync", "everysec"),
+            ("maxmemory-policy", "noeviction"),
+        ):
+            clean.command("CONFIG", "SET", name, value)
 
 
 async def test_settings_are_fixed_at_first_use(clean: RedisServer, opened: Opened) -> None:
