@@ -21,6 +21,7 @@ from perdure.statestore.contract import (
     Conflict,
     Fence,
     Fenced,
+    Finding,
     InstanceFilter,
     InstanceRow,
     Page,
@@ -36,6 +37,7 @@ from perdure.statestore.postgres import reads
 from perdure.statestore.postgres.batch import ARGUMENTS, call, unstorable
 from perdure.statestore.postgres.channel import Channel
 from perdure.statestore.postgres.connector import Connector
+from perdure.statestore.postgres.diagnosis import SETTINGS, findings
 from perdure.statestore.postgres.errors import at_first, mapped
 from perdure.statestore.postgres.ids import storable, type_number
 from perdure.statestore.postgres.lease import PostgresLease
@@ -356,6 +358,10 @@ class PostgresStore:
     async def settings(self) -> Settings:
         return await self._open()
 
+    async def diagnose(self) -> Sequence[Finding]:
+        (row,) = await self._read("settings")
+        return findings(row, self.options.synchronous_commit)
+
     async def health(self) -> None:
         await self._read("health")
 
@@ -466,4 +472,5 @@ _STATEMENTS = {
     "release": "SELECT perdure.release_1($1, $2, $3, $4)",
     "sweep": "SELECT perdure.sweep_1($1)",
     "health": "SELECT perdure.check_1()",
+    "settings": SETTINGS,
 }

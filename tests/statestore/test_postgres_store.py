@@ -35,6 +35,7 @@ from perdure.statestore import (
 )
 from perdure.statestore.contract import InstanceFilter
 from perdure.statestore.postgres import PostgresStore, sweeper
+from perdure.statestore.postgres.diagnosis import findings
 from perdure.testing.store_contract import (
     ALL,
     FENCE,
@@ -584,3 +585,36 @@ async def test_a_commit_of_too_many_bytes(store: PostgresStore, monkeypatch: pyt
     with pytest.raises(StoreError, match="more than 1000 bytes"):
         await store.commit([put(actor_id(), None, {"k": bytes(1001)})])
     await write(store, put(actor_id(), None, {"k": bytes(1000)}))
+
+
+# --- what the server is set to ---------------------------------------------------------------------------------------
+
+
+async def test_what_the_server_is_set_to(opened: Callable[..., PostgresStore]) -> None:
+    found = await opened().diagnose()
+    assert [(one.level, one.subject) for one in found] == [
+        ("ok", "durability"),
+        ("ok", "connections"),
+        ("ok", "server"),
+    ]
+    assert "synchronous_commit=on, waits for no standby" in found[0].said
+    (durability, *_) = await opened(synchronous_commit="off").diagnose()
+    assert (durability.level, durability.subject) == ("warning", "durability")
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "said"),
+    [
+        ({"fsync": "off"}, "error", "fsync=off"),
+        ({"full_page_writes": "off"}, "warning", "full_page_writes=off"),
+        ({"used": 95}, "warning", "95 of 100 are in use"),
+        ({"standbys": "one"}, "ok", "waits for one"),
+    ],
+)
+def test_settings_that_matter(settings: dict[str, Any], level: str, said: str) -> None:
+    row = {
+        "version": "15.1", "fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "standbys": "",
+        "connections": 100, "used": 5, "bytes": 0,
+    }  # fmt: skip
+    assert all(one.level == "ok" for one in findings(row, None))
+    assert [one.level for one in findings({**row, **settings}, None) if said in one.said] == [level]
