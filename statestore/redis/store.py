@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from perdure.errors import (
     ConfigurationError,
@@ -50,6 +50,9 @@ from perdure.statestore.redis.link import Error, Reply, packed
 from perdure.statestore.redis.lists import Call, Lists
 from perdure.statestore.redis.server import Road
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger("perdure.statestore.redis")
 
 #: Seconds for which a store that is closed tries to give its leases back.
@@ -82,6 +85,19 @@ class Servers(Protocol):
         """These writes are done."""
 
     async def close(self) -> None: ...
+
+
+def _of_text(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """`StoreError` for what is asked of with text that is none: lone surrogates, which nothing stored has."""
+
+    @wraps(method)
+    async def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except UnicodeEncodeError as error:
+            raise StoreError(f"{error.object!r} is no text") from None
+
+    return asked
 
 
 class RedisStore:
@@ -121,6 +137,9 @@ class RedisStore:
         self._rollbacks.append(callback)
 
     def _rolled_back(self, reason: str) -> None:
+        # What was fixed at first use may be lost as well.
+        if self._settings is not None:
+            self._wanted, self._settings = self._settings.partitions, None
         self._types.clear()
         logger.error("the store may have lost what it acknowledged", extra=fields(reason=reason))
         for callback in self._rollbacks:
@@ -131,6 +150,7 @@ class RedisStore:
 
     # --- one actor ---------------------------------------------------------------------------------------------------
 
+    @_of_text
     async def load(self, actor: ActorId) -> Snapshot | None:
         names, id = await self._names(actor)
         call = scripts.LOAD.call((names.actor + id, names.sorted + id, names.owing), id, SNAPSHOT_LIMIT)
@@ -144,6 +164,7 @@ class RedisStore:
                 raise CorruptState(f"{actor} cannot be read: it has no version")
             return Snapshot(version, records.keys(hash), bool(reply[0]), len(reply) == 2 or bool(reply[2]))
 
+    @_of_text
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = SNAPSHOT_LIMIT
     ) -> Page[tuple[str, bytes]]:
@@ -164,6 +185,7 @@ class RedisStore:
             ]
         return Page(found[:limit], found[limit][0] if len(found) > limit else None)
 
+    @_of_text
     async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
         names, id = await self._names(actor)
         flat = await self._one(Road.READS, names.slot, packed(b"HGETALL", names.reminders + id))
@@ -172,6 +194,7 @@ class RedisStore:
             found = [records.reminder(actor, name.decode(), value) for name, value in hash.items()]
         return sorted(found, key=lambda one: one.name)
 
+    @_of_text
     async def row(self, actor: ActorId) -> InstanceRow | None:
         names, id = await self._names(actor)
         value = await self._one(Road.READS, names.slot, packed(b"HGET", names.rows, id))
@@ -219,6 +242,7 @@ class RedisStore:
 
     # --- partitions --------------------------------------------------------------------------------------------------
 
+    @_of_text
     async def take(self, held: Sequence[TypePartition], fence: Fence) -> Sequence[Taken | Refused]:
         await self._note_types({type for type, _ in held} - self._types)
         text = records.fence_text(fence)
@@ -226,6 +250,7 @@ class RedisStore:
         self._servers.acknowledged([mark for mark, (taken, _) in zip(marks, replies, strict=True) if taken])
         return [Taken(bool(detail)) if taken else Refused(records.fence(detail)) for taken, detail in replies]
 
+    @_of_text
     async def release(self, held: Sequence[TypePartition], fence: Fence) -> None:
         marks, _ = await self._fences(scripts.RELEASE, held, None, (records.fence_text(fence),))
         self._servers.acknowledged(marks)
@@ -260,11 +285,13 @@ class RedisStore:
             marks.append(Mark(names.slot, names.fence, b"fence", written))
         return marks, await self._many(Road.WRITES, calls, durable=True)
 
+    @_of_text
     async def owing(
         self, held: Sequence[TypePartition], cursor: str | None = None, limit: int = 1000
     ) -> Page[ActorId]:
         return await (await self._pages()).owing(held, cursor, limit)
 
+    @_of_text
     async def due(
         self, held: Sequence[TypePartition], until: int, cursor: str | None = None, limit: int = 1000
     ) -> Page[Reminder]:
@@ -272,11 +299,13 @@ class RedisStore:
 
     # --- lists -------------------------------------------------------------------------------------------------------
 
+    @_of_text
     async def query(
         self, where: InstanceFilter, cursor: str | None = None, limit: int = 100
     ) -> Page[InstanceRow]:
         return await (await self._pages()).query(where, cursor, limit)
 
+    @_of_text
     async def count(self, type: str, limit: int) -> Mapping[str, int]:
         """`Counting`."""
         return await (await self._pages()).count(type, limit)
@@ -317,7 +346,6 @@ class RedisStore:
     async def health(self) -> None:
         await self._prepare()
         # A write to each server: one that is full, or has become a replica, still answers a PING.
-        wanted = [first for first, _ in self._servers.slots()]
         calls: list[Call] = []
         for first, last in self._servers.slots():
             for partition in range(self._partitions):
@@ -325,7 +353,6 @@ class RedisStore:
                 if first <= slot <= last:
                     calls.append((slot, packed(b"SET", key, b"1", b"PX", 60_000)))
                     break
-        assert len(calls) <= len(wanted)
         await self._many(Road.WRITES, calls, durable=True)
 
     async def diagnose(self) -> Sequence[Finding]:
@@ -359,8 +386,14 @@ class RedisStore:
         async with self._preparing:
             if self._settings is None:
                 await self._servers.start()
-                await self._probe()
-                self._settings = await self._fixed()
+                try:
+                    await self._probe()
+                    self._settings = await self._fixed()
+                except ConfigurationError as error:
+                    if self._servers.started:
+                        # It was right once: whoever commits must not take it for a fault of the commit.
+                        raise StoreUnavailable(str(error)) from error
+                    raise
                 self._partitions = self._settings.partitions
                 self._servers.started = True
 
@@ -399,14 +432,8 @@ class RedisStore:
 
     async def _names(self, actor: ActorId) -> tuple[Names, bytes]:
         await self._prepare()
-        try:
-            id = actor.id.encode()
-        except UnicodeError:
-            raise StoreError(f"{actor.id!r} is no text") from None
-        return self._layout.names(actor.type, partition_of(actor.id, self._partitions)), id
-
-    def _of(self, held: TypePartition) -> Names:
-        return self._layout.names(*held)
+        partition = partition_of(actor.id, self._partitions)
+        return self._layout.names(actor.type, partition), actor.id.encode()
 
     async def _one(self, road: Road, slot: int, call: bytes, *, durable: bool = False) -> Reply:
         (reply,) = await self._servers.run(road, ((slot, call),), durable=durable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 
@@ -102,6 +103,32 @@ async def test_a_restart_that_loses(opened: Opened, last: str) -> None:
         await write(store, first)
         await store.health()
         assert len(reasons) == 1
+
+
+async def test_a_server_that_comes_back_empty(opened: Opened) -> None:
+    """It gets the settings again with which the store is used; with others it is as if it were away."""
+    with redis_server(appendonly="no") as server:
+        store = opened(server.url(timeout=1))
+        reasons = watched(store)
+        await store.take(ALL, FENCE)
+        server.kill()
+        server.start()
+        await eventually(store.health)
+        assert len(reasons) == 1
+        assert await store.settings() == Settings(PARTITIONS)
+        assert await opened(server.url(), None).settings() == Settings(PARTITIONS)
+        assert await store.types() == []
+        await store.take(ALL, FENCE)
+        assert await store.types() == [TYPE]
+        server.kill()
+        server.start()
+        await opened(server.url(), 7).settings()
+        deadline = asyncio.get_running_loop().time() + 60
+        while len(reasons) < 2 and asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(StoreUnavailable):
+                await store.load(actor_id())
+        with pytest.raises(StoreUnavailable, match="7 partitions"):
+            await store.commit([put(actor_id(), None, {"k": b""})])
 
 
 async def test_a_commit_that_was_on_its_way(opened: Opened) -> None:
@@ -461,6 +488,22 @@ async def test_damaged_values(clean: RedisServer, opened: Opened, caplog: pytest
         assert list((await store.due(ALL, 10)).items) == [reminder(good, "r", 1)]
         assert {bad, good} == set((await store.owing(ALL)).items)
     assert len(caplog.records) == 2
+
+
+async def test_what_is_no_text(clean: RedisServer, opened: Opened) -> None:
+    """Whoever asks with it is told so."""
+    store, bad = opened(clean.url()), "\ud800"
+    for ask in (
+        lambda: store.load(ActorId(TYPE, bad)),
+        lambda: store.row(ActorId(bad, "1")),
+        lambda: store.keys(actor_id(), bad),
+        lambda: store.take([TypePartition(bad, 1)], FENCE),
+        lambda: store.query(InstanceFilter(type=TYPE, id_prefix=bad)),
+        lambda: store.query(InstanceFilter(type=TYPE, statuses=[bad])),
+        lambda: store.due([TypePartition(bad, 1)], 1),
+    ):
+        with pytest.raises(StoreError, match="is no text"):
+            await ask()
 
 
 # --- what is wrong with a server ----------------------------------------------------------------------------------------
