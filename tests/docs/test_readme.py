@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -86,7 +85,6 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     reader.stop()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's commands use curl")
 def test_every_command_works_and_answers_as_shown(reader: Reader) -> None:
     shown = blocks(README)
     for at, block in enumerate(shown):
