@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.actors.messages import Message
 from perdure.actors.turn import Behaviour, Turn
-from perdure.errors import CorruptState, DeadlineExceeded, Moved, PerdureError, StoreError, Unavailable
+from perdure.errors import (
+    CorruptState,
+    DeadlineExceeded,
+    LoopBlocked,
+    Moved,
+    PerdureError,
+    StoreError,
+    Unavailable,
+)
 from perdure.logs import fields
 from perdure.statestore.contract import (
     ActorId,
@@ -265,7 +273,7 @@ class Activation:
             return
         try:
             turn = self.behaviour.step()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not leave this actor
+        except (Exception, LoopBlocked) as error:  # noqa: BLE001 - whatever it is, it must not leave this actor
             self._failed(error)
             return
         if turn is None:
@@ -281,7 +289,7 @@ class Activation:
     async def _run(self, work: Coroutine[Any, Any, Turn | None]) -> None:
         try:
             turn = await work
-        except Exception as error:  # noqa: BLE001 - as in _step
+        except (Exception, LoopBlocked) as error:  # noqa: BLE001 - as in _step
             if self.phase is TURN and self._work is work:
                 self._failed(error)
             return
@@ -313,7 +321,7 @@ class Activation:
         if not under_way:
             self.host.retired(self)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         """The behaviour itself raised: not user code, whose errors behaviours turn into answers. Its memory is not
         to be trusted; the messages get the error, and the store's state is read again after a pause."""
         log.error("turn.failed", extra=fields(actor=self.actor), exc_info=error)

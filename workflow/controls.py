@@ -96,7 +96,7 @@ def terminate(work: Work, message: Message) -> None:
     if body.start_id and (instance is None or instance.meta.start_id != body.start_id):
         work.answer(message)
         if instance is None:
-            _bury(work, body.start_id)
+            bury(work, body.start_id)
         return
     instance = _controlled(work, message)
     if instance is None:
@@ -119,7 +119,7 @@ def _cascade(work: Work, instance: Instance) -> None:
             work.send(kind, task.instance_id, Terminate(recursive=True, start_id=task.start_id))
 
 
-def _bury(work: Work, start_id: str) -> None:
+def bury(work: Work, start_id: str) -> None:
     """Leaves a tombstone, so that a start that comes later is refused."""
     meta = Metadata("", PURGED, start_id, start_id, created=work.at)
     work.behaviour.replace(Instance(work.actor, meta))

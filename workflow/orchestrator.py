@@ -13,6 +13,7 @@ from perdure.errors import (
     CorruptState,
     InstanceNotFound,
     InvalidState,
+    LoopBlocked,
     Moved,
     NotRegistered,
     PerdureError,
@@ -293,6 +294,9 @@ class WorkflowBehaviour:
         if not self.wants_code(instance):
             return self._idle(instance)
         if not self.suspicion.admitted or self._rebuilding:
+            if not (self._rebuilding or instance.complete):
+                # What it owes, and so that it has to ask to be let in, is known when all of its history has been read.
+                self._rebuild(instance)
             return self._receive_old()
         # Replay runs the code too: what may have killed the process is counted before it.
         if not self.suspicion.code_proven and instance.complete:
@@ -342,6 +346,9 @@ class WorkflowBehaviour:
             return Work(self, turn, taking=taking).do()
         except Stalled as stalled:
             self._stalled = stalled
+        except LoopBlocked as error:
+            # As in `_rebuild_run`.
+            self._stalled = Stalled(stall.BLOCKED, str(error))
         except Exception as error:
             if not taking:
                 mailbox.extendleft(reversed(messages))
@@ -460,7 +467,7 @@ class WorkflowBehaviour:
         self.engine.clock.spawn(self._rebuild_run(instance))
 
     async def _rebuild_run(self, instance: Instance) -> None:
-        wanted = self.suspicion.code_proven and self.wants_code(instance)
+        wanted = self.suspicion.admitted and self.suspicion.code_proven and self.wants_code(instance)
         try:
             run = await self._rebuilt_run(instance, wanted)
         except NotRegistered as error:
@@ -469,6 +476,10 @@ class WorkflowBehaviour:
             self._rebuilt(instance, None, Stalled(stall.UNREADABLE, error.message))
         except Stalled as error:
             self._rebuilt(instance, None, error)
+        except LoopBlocked as error:
+            # It is raised from another thread, and may arrive when the code that it is meant for has just ended. Were
+            # it to end this task, the instance would take messages and never go on.
+            self._rebuilt(instance, None, Stalled(stall.BLOCKED, str(error)))
         except Exception as error:
             log.exception("rebuild.failed", extra=fields(instance=instance.actor.id))
             self._rebuilt(instance, None, Stalled(stall.INTERNAL, repr(error)))
@@ -513,19 +524,21 @@ class WorkflowBehaviour:
         """Reads the whole history for its children: only the store has it."""
         instance = self.instance
         body: Purge = message.body
+        turn = self.activation.begin([message])
         if instance is None or instance.purged or (body.start_id and instance.meta.start_id != body.start_id):
-            message.answer(True if body.start_id else InstanceNotFound())
-            return None
+            turn.answers.append((message.answer, True if body.start_id else InstanceNotFound()))
+            if instance is None and body.start_id:
+                controls.bury(Work(self, turn, taking=False), body.start_id)
+            return turn
         if message.identity is not None and instance.meta.knows(message.identity):
             # It came late: what is here now began after that purge.
-            message.answer(True)
-            return None
+            turn.answers.append((message.answer, True))
+            return turn
         if not instance.finished and not body.force:
             status = instance.meta.status
-            message.answer(
-                InvalidState(f"only a finished instance can be purged; this one is {status}: terminate it")
-            )
-            return None
+            refusal = f"only a finished instance can be purged; this one is {status}: terminate it"
+            turn.answers.append((message.answer, InvalidState(refusal)))
+            return turn
         children: list[ChildScheduled] = []
         try:
             if body.recursive:
@@ -537,7 +550,6 @@ class WorkflowBehaviour:
             if not (body.force and isinstance(error, CorruptState)):
                 message.answer(error)
                 return None
-        turn = self.activation.begin([message])
         controls.purge(Work(self, turn, taking=False), message, children)
         return turn
 

@@ -102,7 +102,11 @@ class Outbox:
         """Any answer settles a message: it was taken, or it never will be."""
         self._sending.pop(number, None)
         instance = self._behaviour.instance
-        if instance is None or number not in instance.outbox:
+        if instance is None:
+            return
+        if number not in instance.outbox:
+            # It was forced away meanwhile. What goes to the same target has waited for its answer.
+            self.send()
             return
         if isinstance(answer, Unavailable):
             return  # the node stops: the next owner sends it

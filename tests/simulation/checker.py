@@ -12,6 +12,7 @@ from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavail
 from perdure.placement.hashing import partition_of
 from perdure.statestore.contract import ActorId, Commit, Fence, Refused, Taken, TypePartition
 from perdure.statestore.memory import ActorRecord, MemoryStore
+from perdure.workflow import stall
 from perdure.workflow.events import (
     ChildCompleted,
     ChildFailed,
@@ -120,8 +121,12 @@ class Checker:
         self.first_seen: dict[str, float] = {}
         #: Instances that clients terminate; tokens that clients raise.
         self.terminated: set[str] = set()
+        #: Instances that clients purge by force.
+        self.forced: set[str] = set()
         #: Instances of which the code or an activity came to the limit of deaths.
         self.crashed: set[str] = set()
+        #: Those that were set aside for it, or that had an activity that was.
+        self.convicted: set[str] = set()
         self.ended_runs: set[TaskKey] = set()
         #: By version: tasks of which this commit says that they need no further run.
         self._settles: dict[bytes, list[tuple[str, int]]] = {}
@@ -274,6 +279,8 @@ class Checker:
             shadow.active_since = None
         elif shadow.active_since is None:
             shadow.active_since = self.loop.now
+        if meta.stall == stall.CRASHED:
+            self.convicted.add(shadow.actor.id)
         if meta.deaths >= 3 or any(deaths >= 3 for deaths in meta.task_deaths.values()):
             self.crashed.add(shadow.actor.id)
 
@@ -396,6 +403,7 @@ class Checker:
         self.require(not own or key in self.ended_runs, "a result that no activity gave", shadow.actor, event)
         if not own and key not in self.nowhere:
             self.crashed.add(shadow.actor.id)
+            self.convicted.add(shadow.actor.id)
         for number, body in inbox.items():
             if isinstance(body, ActivityDone) and body.task_id == event.id:
                 self.require(number in change.deleted_inbox, "an inbox key was not deleted", shadow.actor)
@@ -485,7 +493,7 @@ class Checker:
 
     def _settled(self, shadow: Shadow, entry: Outgoing) -> None:  # 4
         """Its outbox key goes: it was delivered."""
-        if self.rolled_back:
+        if self.rolled_back or shadow.actor.id.split(":")[0] in self.forced:
             return
         target = self.shadows.get(ActorId(entry.type, entry.id))
         body, delivered = entry.body, True

@@ -173,6 +173,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             if self.steps > STEP_LIMIT:
                 raise Violation(f"no rest after {STEP_LIMIT} steps: something loops without a pause")
             handle.context.run(callback, *handle.args)
+            if process is not None and process.slowness:
+                process.rest()
 
     def _next_timer(self) -> None:
         when, _, _, handle = heappop(self._timers)

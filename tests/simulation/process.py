@@ -26,7 +26,10 @@ class Process:
         self.name = name
         self.dead = False
         self.paused = False
-        #: Neither dead nor paused.
+        #: Seconds that each of its callbacks takes, and whether it is in one.
+        self.slowness = 0.0
+        self.busy = False
+        #: Neither dead nor paused, nor in a callback that takes time.
         self.running = True
         #: Microseconds by which its wall clock is wrong.
         self.skew = 0
@@ -84,8 +87,23 @@ class Process:
     def resume(self) -> None:
         if self.dead or not self.paused:
             return
-        self.paused, self.running = False, True
-        self.go_on()
+        self.paused = False
+        self._free()
+
+    def rest(self) -> None:
+        """Called by the loop after each callback of a slow process: until its time is over nothing else runs in it."""
+        if self.running:
+            self.busy, self.running = True, False
+            self.loop.call_later(self.slowness, self._done, context=self.loop.world)
+
+    def _done(self) -> None:
+        self.busy = False
+        self._free()
+
+    def _free(self) -> None:
+        if not (self.dead or self.paused or self.busy):
+            self.running = True
+            self.go_on()
 
     def go_on(self) -> None:
         """Has the loop run what was held back."""

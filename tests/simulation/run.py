@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from perdure.errors import PerdureError
-from perdure.workflow import stall
+from perdure.workflow import rebuild, stall
 from perdure.workflow.client import WorkflowClient
 from tests.simulation import limits
 from tests.simulation.checker import app_of
@@ -32,6 +32,7 @@ from tests.simulation.stories import (
     Story,
     corrupt,
     lethal,
+    long,
     poison,
     stories,
 )
@@ -54,7 +55,7 @@ def simulate(seed: int, scenario: str, *, verbose: bool = False) -> World:
     if how.limited:
         limits.prepare(world)
     try:
-        with _logs(world if verbose else None):
+        with _logs(world if verbose else None), _replays_that_yield(how.long > 0):
             world.loop.run(_play(world, how))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the run found
         raise Failed(_report(seed, scenario, world, error)) from (error if verbose else None)
@@ -77,6 +78,7 @@ async def _play(world: World, how: Scenario) -> None:
     )
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
+    told += [long(world, number) for number in range(how.long)]
     if how.lethal:
         told.append(lethal(world, how.lethal))
     world.ledger.longest = how.longest_activity
@@ -264,7 +266,9 @@ def _check_activities(world: World) -> None:
         return
     for key in checker.scheduled - checker.ended_runs - checker.nowhere:
         root = key.instance.split(":")[0]
-        ended = root in checker.terminated or root.startswith(("detached-", "poison", "corrupt", "lethal"))
+        ended = root in checker.terminated | checker.forced or root.startswith(
+            ("detached-", "poison", "corrupt", "lethal")
+        )
         checker.require(ended, "an activity never ran", key)
 
 
@@ -282,6 +286,17 @@ def _report(seed: int, scenario: str, world: World, error: Exception) -> str:
             f"seed {seed} of {scenario}: python -m tests.simulation --scenario {scenario} --start {seed} --seeds 1 -v",
         ]
     )
+
+
+@contextmanager
+def _replays_that_yield(yields: bool) -> Iterator[None]:
+    """No time passes while code runs here: a replay would never let others run in between."""
+    usual = rebuild.SLICE
+    rebuild.SLICE = -1.0 if yields else usual
+    try:
+        yield
+    finally:
+        rebuild.SLICE = usual
 
 
 def quietly() -> AbstractContextManager[None]:

@@ -50,6 +50,15 @@ def pause(world: World, rng: random.Random) -> None:
         world.loop.call_later(seconds, node.process.resume, context=world.loop.world)
 
 
+def slow_node(world: World, rng: random.Random) -> None:
+    """One node has a slow machine: everything that it does takes time."""
+    nodes = list(world.nodes.values())
+    for node in nodes:
+        node.process.slowness = 0.0
+    if nodes:
+        rng.choice(nodes).process.slowness = rng.choice([0.0002, 0.001, 0.003])
+
+
 def stop(world: World, rng: random.Random) -> None:
     nodes = [node for node in world.living(None) if not node.leaving and node.process.running]
     node = rng.choice(nodes) if nodes else None
@@ -196,6 +205,8 @@ class Scenario:
     idle: float = 60.0
     poison: bool = False
     rollback: bool = False
+    #: Instances with more history events than one read of the store gives.
+    long: int = 0
     #: What of one instance ends each process that runs it: "start", "turn" or "activity".
     lethal: str = ""
     #: Nodes of another app, which is called.
@@ -230,10 +241,21 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("moves", PLACEMENT, nodes=3, pause=1.2),
         Scenario("joins", (join, join, stop), nodes=3, counters=3, graceful=True, longest_activity=0.4),
         Scenario("splits", (cut_nodes, cut_nodes, lag, join, stop), nodes=3, counters=4),
+        Scenario("slow", (slow_node, slow_node, pause, stop, join, slow), nodes=3, counters=3),
+        Scenario(
+            "long",
+            (evict, kill, pause, join),
+            nodes=2,
+            stories=1,
+            counters=1,
+            long=1,
+            idle=1.0,
+            longest_activity=0.0,
+        ),
         Scenario("clocks", (clock_jumps, pause, kill), skewed=True),
         Scenario(
             "chaos",
-            (*STORE, *NETWORK, *NODES, *PLACEMENT, evict, clock_jumps),
+            (*STORE, *NETWORK, *NODES, *PLACEMENT, slow_node, evict, clock_jumps),
             nodes=3,
             pause=0.5,
             idle=3.0,
@@ -290,6 +312,7 @@ def heal(world: World, names: list[str]) -> list[SimNode]:
     world.network.cuts.clear()
     world.links.lag.clear()
     for process in world.processes:
+        process.slowness = 0.0
         process.resume()
     if not world.links.replicas:
         world.add_leader()

@@ -223,6 +223,34 @@ class PurgedStory(Story):
         self.world.checker.require(shadow is None or shadow.purged, "purged, and back again", self.id)
 
 
+class ForcedStory(Story):
+    """It is purged by force, whatever it is doing, with its children. Its id can be used again at once."""
+
+    def __init__(self, world: World, id: str, ops: list[Op], again: list[Op]) -> None:
+        super().__init__(world, id, ops)
+        self._again = again
+
+    async def run(self) -> None:
+        await self.world.sleep(self.rng.random())
+        await self.start()
+        await self.world.sleep(self.rng.choice([0.0, 0.01, 0.1, 0.5, 2.0]) * self.rng.random())
+        self.world.checker.forced.add(self.id)
+        with contextlib.suppress(InstanceNotFound):
+            await self.request(lambda c: c.purge_workflow(self.id, force=True))
+        gone = (shadow := self.shadow) is None or shadow.purged or self.world.checker.rolled_back
+        self.world.checker.require(gone, "purged by force, and still there", self.id)
+        self.ops = self._again
+        await self.start()
+        await self.raise_events()
+
+    def check(self) -> None:
+        checker = self.world.checker
+        self.check_result(self.id, self.ops)
+        for shadow in checker.shadows.values():
+            if shadow.actor.id.startswith(f"{self.id}:"):
+                checker.require(shadow.finished or shadow.purged, "a purged tree goes on", shadow.actor.id)
+
+
 class SendingStory(Story):
     """It sends events to another program, which waits for them."""
 
@@ -277,7 +305,7 @@ class LethalStory(Story):
         checker.require(stalled or shadow.finished, "what kills processes is not set aside", shadow.meta)
         deaths = self.world.deaths
         checker.require(deaths <= self.DEATHS, "too many processes died", deaths)
-        others = checker.crashed - {self.id}
+        others = checker.convicted - {self.id}
         checker.require(not others, "taken for what kills processes", others)
 
 
@@ -316,7 +344,7 @@ def stories(world: World, count: int, *, apps: bool = False) -> list[Story]:
     for number in range(count):
         id = f"i{number}"
         ops = maker.program(size=4)
-        kind = rng.randrange(8)
+        kind = rng.randrange(9)
         match kind:
             case 0 | 1 | 2:
                 found.append(Story(world, id, ops))
@@ -329,6 +357,8 @@ def stories(world: World, count: int, *, apps: bool = False) -> list[Story]:
                 found.append(PurgedStory(world, id, ops, again, purge=rng.random() < 0.7))
             case 6 | 7:
                 found.append(_sending(world, id, maker, rng))
+            case 8:
+                found.append(ForcedStory(world, id, ops, maker.program(size=2)))
     return found
 
 
@@ -342,6 +372,13 @@ def _sending(world: World, id: str, maker: Maker, rng: random.Random) -> Story:
         if rng.random() < 0.5:
             ops.append(rng.choice([["act", 1], ["again"], ["timer", 10]]))
     return SendingStory(world, id, ops, receiver)
+
+
+def long(world: World, number: int) -> Story:
+    """More than a thousand events, before and after something that it waits for."""
+    many: Op = ["all", *range(255)]
+    ops: list[Op] = [many, many, ["event", f"long{number}"], ["act", 1], ["again"], ["act", 2]]
+    return Story(world, f"long{number}", ops)
 
 
 def lethal(world: World, kind: str) -> LethalStory:
