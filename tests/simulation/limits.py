@@ -11,7 +11,7 @@ import contextlib
 import random
 from dataclasses import replace
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,7 @@ from perdure.workflow.state import Details, RuntimeStatus
 from tests.simulation.ledger import LEDGER
 from tests.simulation.loop import PROCESS, SimLoop
 from tests.simulation.network import LATEST, base
+from tests.simulation.node import SimNode
 from tests.simulation.process import Process
 from tests.simulation.programs import Op
 from tests.simulation.programs import registry as programs
@@ -87,7 +88,21 @@ class Starts:
     def __init__(self, world: World) -> None:
         self._world = world
         self._under_way: dict[str, dict[ActorId, None]] = {"narrow": {}, "tight": {}}
+        #: When each was last let in.
+        self._admitted: dict[ActorId, float] = {}
         self.most = 0
+
+    def watch(self, node: SimNode) -> None:
+        """Notes whom this node lets in, and when."""
+        admission, process = node.runtime.engine.admission, node.process
+        assert admission is not None
+        let_in = admission._admitted
+
+        def admitted(entry: Any) -> None:
+            self._admitted[entry.actor] = process.monotonic()
+            let_in(entry)
+
+        admission._admitted = admitted  # type: ignore[method-assign]
 
     def committed(self, process: Process, commit: Commit) -> None:
         row = commit.row
@@ -119,8 +134,13 @@ class Starts:
         if TypePartition(commit.actor.type, commit.partition) not in owned:
             # The last turn of a partition that was lost: it counts where that is now.
             return
-        partitions = self._world.partitions
-        here = [a for a in under_way if TypePartition(a.type, partition_of(a.id, partitions)) in owned]
+        # What came with partitions after it was let in could not be known.
+        partitions, at = self._world.partitions, self._admitted[commit.actor]
+        here = []
+        for actor in under_way:
+            held = owned.get(TypePartition(actor.type, partition_of(actor.id, partitions)))
+            if actor == commit.actor or (held is not None and held.since <= at):
+                here.append(actor)
         require(len(here) <= TIGHT, "too many are under way on one node", process, here)
 
 
@@ -183,6 +203,14 @@ def prepare(world: World) -> None:
         starts.committed(process, commit)
 
     world.checker.committed = watched  # type: ignore[method-assign]
+    add_node = world.add_node
+
+    def added(name: str) -> SimNode:
+        node = add_node(name)
+        starts.watch(node)
+        return node
+
+    world.add_node = added  # type: ignore[method-assign]
 
 
 def stories(world: World, count: int, of: str) -> list[Story]:
