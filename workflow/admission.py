@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -130,8 +130,9 @@ class Admission:
         self._entries: dict[ActorId, _Entry] = {}
         #: Lines with somebody in `ready`, in turn.
         self._turns: deque[_Line] = deque()
-        #: Partitions that have not been looked through; only where that matters.
-        self._unknown: set[TypePartition] = set()
+        #: Partitions that have not been looked through, each with the number of its taking; only where that matters.
+        self._unknown: dict[TypePartition, int] = {}
+        self._takings = 0
         self._local = total is not None or any(line.limit is not None for line in self._lines.values())
         self._looking = False
         #: What has ended while that was done: what was read of it is old.
@@ -247,14 +248,16 @@ class Admission:
     def owned(self, key: TypePartition) -> None:
         """This node has taken a partition."""
         if self._local and key.type == self._engine.name:
-            self._unknown.add(key)
+            self._takings += 1
+            self._unknown[key] = self._takings
             if not self._looking:
                 self._looking = True
                 self._engine.clock.spawn(self._look(), name="admission-look")
 
     def disowned(self, lost: Callable[[ActorId], bool]) -> None:
         """Other nodes own these actors now."""
-        self._unknown &= self._engine.host.owned.keys()
+        for key in self._unknown.keys() - self._engine.host.owned.keys():
+            del self._unknown[key]
         for actor in [actor for actor in self._entries if lost(actor)]:
             self.ended(actor)
 
@@ -264,32 +267,33 @@ class Admission:
         if self._total is not None:
             names = [None]
         while self._unknown and not self._engine.router.closed:
-            keys = frozenset(self._unknown)
+            taken = dict(self._unknown)
             self._ended.clear()
             try:
                 for name in names:
-                    await self._look_for(name, keys)
+                    await self._look_for(name, taken)
             except StoreError as error:
                 log.warning("admission.look_failed", extra=fields(reason=error))
                 await self._engine.clock.sleep(RETRY)
                 continue
-            self._unknown -= keys
+            for key, number in taken.items():
+                if self._unknown.get(key) == number:
+                    del self._unknown[key]
         self._looking = False
         self._ended.clear()
         for line in list(self._lines.values()):
             self._advance(line)
         self._fill()
 
-    async def _look_for(self, name: str | None, keys: frozenset[TypePartition]) -> None:
+    async def _look_for(self, name: str | None, taken: Mapping[TypePartition, int]) -> None:
         where = InstanceFilter(type=self._engine.name, statuses=_ACTIVE, name=name)
         cursor: str | None = None
         while True:
             page = await self._engine.store.query(where, cursor, PAGE)
             for row in page.items:
                 key = self._key(row.actor)
-                # INVARIANT: what was lost meanwhile is not counted, although it may be this node's again by now: then
-                # it is unknown again, too.
-                if key in keys and key in self._engine.host.owned:
+                # What was lost meanwhile is another's, or taken again: then it is looked through again, too.
+                if key in taken and self._unknown.get(key) == taken[key]:
                     self._found(row)
             cursor = page.cursor
             if cursor is None:
