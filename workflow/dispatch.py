@@ -198,6 +198,9 @@ class Dispatcher:
             if out.shown:
                 out.shown = False
                 self._tell(task.actor)
+            if not engine.locator.present(node):
+                # It comes late: the table that said so has been here already.
+                self.table_changed()
 
         engine.router.send_to(node, ActorId(kind, request.activity_id), "run", request, answered)
 
