@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.docs.blocks import ROOT, Block, blocks
-from tests.examples.node_process import PATIENCE, free_port
+from tests.examples.node_process import PATIENCE
+from tests.servers.ports import free_port
 
 README = ROOT / "README.md"
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q -e . && "

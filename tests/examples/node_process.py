@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.servers.ports import free_port
 
 #: How long anything may take on a busy machine, in seconds.
 PATIENCE = 60
@@ -25,12 +26,6 @@ def command() -> str:
     found = os.environ.get("PERDURE_COMMAND") or (str(beside) if beside.exists() else shutil.which("perdure"))
     assert found, "perdure is not installed"
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class NodeProcess:

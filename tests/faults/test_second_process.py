@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.processes import WORKFLOWS, NodeProcess, free_port
+from tests.faults.processes import WORKFLOWS, NodeProcess
+from tests.servers.ports import free_port
 
 STOP = Path(__file__).parent / "programs" / "stop.py"
 

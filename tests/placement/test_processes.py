@@ -25,16 +25,11 @@ from perdure.placement.options import PlacementOptions
 from perdure.placement.table import Table
 from perdure.security import Security
 from tests.placement.waiting import until
+from tests.servers.ports import free_port
 from tests.servers.redis import RedisServer, redis_server
 
 PATIENCE = 60.0
 OPTIONS = PlacementOptions(silence=10.0, takeover_grace=20.0)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Service:

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.servers.ports import free_port
+
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 60.0
 USER = "perdure"
@@ -179,7 +181,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
     """A new server that runs, with a user `perdure` (superuser, no password) and a database `perdure`. With fsync=off
     its data is in memory."""
     with _folder(memory=settings.get("fsync") == "off") as folder:
-        server = PostgresServer(folder / "data", _free_port())
+        server = PostgresServer(folder / "data", free_port())
         shutil.copytree(_template(), server.folder, symlinks=True, copy_function=_copy)
         _own(server.folder)
         server.configure(**{**SETTINGS, "port": str(server.port), **settings})
@@ -195,7 +197,7 @@ def replica(primary: PostgresServer, **settings: str) -> Iterator[PostgresServer
     """A server that follows another one, asynchronously unless the primary's settings say otherwise. Its name for
     `synchronous_standby_names` is `replica`."""
     with _folder() as folder:
-        server = PostgresServer(folder / "data", _free_port())
+        server = PostgresServer(folder / "data", free_port())
         address = f"postgresql://{USER}@127.0.0.1:{primary.port}/?application_name=replica"
         primary._run("pg_basebackup", "-d", address, "-D", str(server.folder), "-R", "-c", "fast")
         # It looks for a primary that is gone only so long.
@@ -213,7 +215,7 @@ def pooler(server: PostgresServer, *, connections: int = 3) -> Iterator[str]:
     twice gets different ones."""
     program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
     assert Path(program).exists(), "pgbouncer is not installed (Debian: apt install pgbouncer)"
-    port = _free_port()
+    port = free_port()
     with _folder() as folder:
         (folder / "users").write_text(f'"{USER}" ""\n')
         (folder / "pgbouncer.ini").write_text(
@@ -284,7 +286,7 @@ def _template() -> Path:
     import atexit
 
     atexit.register(context.__exit__, None, None, None)
-    template = PostgresServer(folder / "data", _free_port())
+    template = PostgresServer(folder / "data", free_port())
     template.folder.mkdir()
     _own(template.folder)
     template._run(
@@ -341,12 +343,6 @@ def _own(folder: Path) -> None:
 def _copy(source: str, target: str) -> None:
     shutil.copyfile(source, target)
     shutil.copymode(source, target)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _signal(pid: int, number: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -28,6 +27,7 @@ from urllib.parse import quote, urlencode
 import hiredis
 
 from perdure.statestore.redis.link import packed
+from tests.servers.ports import free_port
 
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 60.0
@@ -412,13 +412,3 @@ def _several() -> Iterator[_Maker]:
         finally:
             for server in made:
                 server.kill()
-
-
-def free_port() -> int:
-    """A port of this host that is free, as is the one 10,000 above it: nodes of a cluster talk there."""
-    while True:
-        port = random.randrange(20_000, 55_000)
-        with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10_000))
-            return port

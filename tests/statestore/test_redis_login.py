@@ -28,7 +28,8 @@ from perdure.testing.store_contract import (
     values_of,
     write,
 )
-from tests.servers.redis import RedisServer, free_port, redis_server
+from tests.servers.ports import free_port
+from tests.servers.redis import RedisServer, redis_server
 from tests.statestore.redis_use import Opened, opened
 
 __all__ = ["opened"]
