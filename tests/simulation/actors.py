@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from perdure.actors.actor import Actor
 from perdure.statestore.contract import ActorId
+from tests.simulation.ledger import LEDGER
 from tests.simulation.loop import PROCESS
 
 
@@ -27,6 +28,9 @@ class Counter(Actor):
     """Its value is the list of the increments that it has."""
 
     async def add(self, call: Add) -> int:
+        process = PROCESS.get()
+        assert process is not None
+        LEDGER.get().turn(process, call["token"])
         tokens = await self._tokens()
         if call["seconds"]:
             await _sleep(call["seconds"])

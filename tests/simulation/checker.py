@@ -105,6 +105,8 @@ class Checker:
         self.begun: dict[TaskKey, Process] = {}
         #: Nothing fails.
         self.graceful = False
+        #: Increments that were begun.
+        self.turns: set[str] = set()
         #: Those of a name that nobody has.
         self.nowhere: set[TaskKey] = set()
         self.starts: set[str] = set()
@@ -695,6 +697,12 @@ class Checker:
                 settled.append((entry.body.execution_id, entry.body.task_id))
         if settled:
             self._settles[commit.version] = settled
+
+    def turn_began(self, process: Process, token: str) -> None:
+        """An increment of a counter begins."""
+        twice = self.graceful and token in self.turns
+        self.require(not twice, "a turn ran twice although nothing fails", process, token)
+        self.turns.add(token)
 
     def began(self, process: Process, key: TaskKey) -> None:  # 3
         """An activity begins to run."""

@@ -24,9 +24,16 @@ class TaskKey(NamedTuple):
 
 
 class Ledger:
-    def __init__(self, rng: random.Random, began: Callable[[Process, TaskKey], None]) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        began: Callable[[Process, TaskKey], None],
+        turn: Callable[[Process, str], None],
+    ) -> None:
         self._rng = rng
         self._began = began
+        #: Called with each turn of a user actor that begins, by the name of what it does.
+        self.turn = turn
         #: Runs begun, by idempotency key.
         self.runs: Counter[str] = Counter()
         #: Tasks of which a run came to its end.

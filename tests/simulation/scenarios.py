@@ -236,7 +236,12 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("network", NETWORK, nodes=3),
         Scenario("kills", NODES, nodes=2),
         Scenario(
-            "apps", (kill, stop, join_other, join_other, kill_other, pause), nodes=2, others=2, counters=0
+            "apps",
+            (kill, stop, join_other, join_other, kill_other, pause),
+            nodes=2,
+            others=2,
+            counters=0,
+            longest_activity=0.5,
         ),
         Scenario("moves", PLACEMENT, nodes=3, pause=1.2),
         Scenario("joins", (join, join, stop), nodes=3, counters=3, graceful=True, longest_activity=0.4),

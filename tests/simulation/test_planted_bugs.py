@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from perdure.actors.activation import Activation
+from perdure.actors.handover import Release, Released
 from perdure.actors.host import ActorHost
+from perdure.actors.messages import Message
+from perdure.actors.ownership import Ownership
+from perdure.actors.router import Delivery
 from perdure.actors.turn import Turn
 from perdure.errors import StoreError, StoreUnavailable
 from perdure.placement.client import PlacementClient
@@ -22,6 +26,7 @@ from perdure.workflow.instance import Instance
 from perdure.workflow.metadata import Metadata
 from perdure.workflow.outbox import Outbox
 from perdure.workflow.run import InProcessRun
+from perdure.workflow.suspicion import Suspicion
 from perdure.workflow.work import Work
 from tests.simulation.run import Failed, simulate
 
@@ -214,6 +219,85 @@ def a_batch_fails_as_one(patch: Patch) -> None:
     patch.setattr(Committer, "_answer", all_or_nothing)
 
 
+# --- several nodes ---------------------------------------------------------------------------------------------------------
+
+
+def a_new_owner_does_not_wait_for_the_word(patch: Patch) -> None:
+    """Whoever could not be asked may still answer from memory."""
+    patch.setattr(Ownership, "handover", property(lambda self: 0.0, lambda self, value: None), raising=False)
+
+
+def a_former_owner_goes_on_serving(patch: Patch) -> None:
+    async def release(self: Ownership, question: Release) -> Released:
+        return Released(question.groups)
+
+    patch.setattr(Ownership, "_asked_to_release", release)
+
+
+def a_partition_is_released_before_its_last_commit(patch: Patch) -> None:
+    release = Ownership._asked_to_release
+
+    async def early(self: Ownership, question: Release) -> Released:
+        self._host.clock.spawn(release(self, question))
+        await self._host.clock.sleep(0)
+        return Released(question.groups)
+
+    patch.setattr(Ownership, "_asked_to_release", early)
+
+
+def a_turn_is_cut_short_by_a_hand_over(patch: Patch) -> None:
+    patch.setattr(ActorHost, "retire", ActorHost.disown)
+
+
+def a_new_owner_asks_nobody_what_runs(patch: Patch) -> None:
+    patch.setattr(Dispatcher, "taken", lambda self, keys: None)
+
+
+def what_a_lost_node_had_is_forgotten(patch: Patch) -> None:
+    patch.setattr(Dispatcher, "table_changed", lambda self, retired=(): self._send_waiting())
+
+
+def nobody_counts_what_ends_another_node(patch: Patch) -> None:
+    def table_changed(self: Dispatcher, retired: Any = ()) -> None:
+        for task, out in list(self._out.items()):
+            if out.node and not self._engine.locator.present(out.node):
+                self._again(task, out)
+
+    patch.setattr(Dispatcher, "table_changed", table_changed)
+
+
+def a_start_that_comes_again_runs_at_once(patch: Patch) -> None:
+    patch.setattr(Suspicion, "lately", lambda self: False)
+    patch.setattr(Message, "redelivered", property(lambda self: False, lambda self, value: None))
+
+
+def a_lost_write_is_still_believed(patch: Patch) -> None:
+    patch.setattr(Ownership, "rolled_back", lambda self, reason: None)
+
+
+def a_call_of_unknown_outcome_is_made_again(patch: Patch) -> None:
+    again = Delivery._again
+
+    def repeat(self: Delivery, error: Any) -> bool:
+        self._message.repeatable = True
+        return again(self, error)
+
+    patch.setattr(Delivery, "_again", repeat)
+
+
+def what_waits_behind_a_message_forced_away_is_not_sent(patch: Patch) -> None:
+    sent = Outbox._sent
+
+    def forgetful(self: Outbox, number: int, answer: Any) -> None:
+        instance = self._behaviour.instance
+        if instance is not None and number not in instance.outbox:
+            self._sending.pop(number, None)
+            return
+        sent(self, number, answer)
+
+    patch.setattr(Outbox, "_sent", forgetful)
+
+
 #: Each bug, a scenario that shows it, and words of what the simulation says.
 BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (no_fence_check, "network", "somebody else than the owner wrote"),
@@ -236,6 +320,17 @@ BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (a_decision_is_not_written, "calm", ""),
     (the_row_is_forgotten, "calm", "the row has another status"),
     (a_batch_fails_as_one, "poison", "an instance stalled"),
+    (a_new_owner_does_not_wait_for_the_word, "splits", "a node trusts what it has lost"),
+    (a_former_owner_goes_on_serving, "splits", "a node trusts what it has lost"),
+    (a_partition_is_released_before_its_last_commit, "joins", "whoever has not released it"),
+    (a_turn_is_cut_short_by_a_hand_over, "joins", "a turn ran twice"),
+    (a_new_owner_asks_nobody_what_runs, "joins", "an activity ran twice"),
+    (what_a_lost_node_had_is_forgotten, "apps", "after the last fault"),
+    (nobody_counts_what_ends_another_node, "lethal-activity", "too many processes died"),
+    (a_start_that_comes_again_runs_at_once, "lethal-start", ""),
+    (a_lost_write_is_still_believed, "rollback", "after the last fault"),
+    (a_call_of_unknown_outcome_is_made_again, "network", "an increment was counted twice"),
+    (what_waits_behind_a_message_forced_away_is_not_sent, "calm", "after the last fault"),
 ]
 
 

@@ -8,7 +8,7 @@ from tests.simulation.run import simulate
 from tests.simulation.scenarios import SCENARIOS
 
 #: Seeds per scenario, and per test, so that they spread over processes.
-SEEDS = 300
+SEEDS = 100
 CHUNK = 50
 
 

@@ -62,7 +62,7 @@ class World:
         self.checker.memory = self.server.memory
         self.network = Network(self.loop, seed)
         self.links = Links(self.loop, seed, self.network)
-        self.ledger = Ledger(random.Random(f"{seed}-ledger"), self.checker.began)
+        self.ledger = Ledger(random.Random(f"{seed}-ledger"), self.checker.began, self.checker.turn_began)
         self.checker.ended_runs = self.ledger.ended
         self.nodes: dict[str, SimNode] = {}
         #: What a node registers, by its name, where that is not what its app has.
