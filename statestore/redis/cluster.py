@@ -57,6 +57,8 @@ class Cluster:
     """
 
     cluster = True
+    #: A script may touch one slot only.
+    together = False
 
     def __init__(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -27,6 +27,10 @@ from perdure.statestore.redis.order import END, escaped, newest_place
 MOST_BYTES = 512 * 1024 * 1024
 
 
+#: The actor goes, with all that belongs to it.
+REMOVE = 2
+
+
 class Changes(msgspec.Struct, frozen=True, array_like=True):
     """What a commit changes beside the keys that it puts. commit.lua reads the fields by their order."""
 
@@ -43,18 +47,8 @@ class Changes(msgspec.Struct, frozen=True, array_like=True):
     id: str
     #: What stands between a reminder's time and its name in `due`.
     tail: msgspec.Raw
-
-    @property
-    def beside(self) -> bool:
-        """Whether more than the actor's keys changes."""
-        return bool(
-            self.mode == 2
-            or self.recover is not None
-            or self.row is not None
-            or self.clear
-            or self.forget
-            or self.reminders
-        )
+    #: Whether more than the actor's keys changes.
+    beside: bool
 
 
 class Refused(Exception):
@@ -75,28 +69,23 @@ def by_status(status: str, place: bytes) -> bytes:
     return status.encode() + b"\0" + place
 
 
-def pack(layout: Layout, commit: Commit) -> tuple[bytes, Mark]:
-    """The command, and how to find out whether it was done. `Refused` for a commit that cannot be stored."""
-    try:
-        return _pack(layout, commit)
-    except (UnicodeError, OverflowError, TypeError) as error:
-        raise Refused(f"Redis cannot store this commit: {error}") from error
+class Ready(NamedTuple):
+    """A commit as commit.lua takes it, and how to find out whether it was done."""
+
+    keys: tuple[bytes, ...]
+    words: list[str | bytes | int]
+    mark: Mark
 
 
-def _pack(layout: Layout, commit: Commit) -> tuple[bytes, Mark]:
+def ready(layout: Layout, commit: Commit) -> Ready:
+    """`Refused` or `UnicodeError` for a commit that cannot be stored; what it puts is not looked at yet."""
     actor, put = commit.actor, commit.put
     names = layout.names(actor.type, commit.partition)
     id = actor.id.encode()
     key = names.actor + id
-    words: tuple[str | bytes | int, ...] = (
-        b"EVALSHA",
-        SHA,
-        3,
-        key,
-        names.fence,
-        names.sorted + id,
-    )
+    keys: tuple[bytes, ...] = (key, names.fence, names.sorted + id)
     changes = b""
+    version: bytes | None = commit.version
     if (
         commit.recover is not None
         or commit.row is not None
@@ -107,26 +96,44 @@ def _pack(layout: Layout, commit: Commit) -> tuple[bytes, Mark]:
         or commit.delete_reminders
         or commit.clear_reminders
     ):
-        found = _changes(commit)
+        try:
+            found = _changes(commit)
+        except OverflowError as error:
+            raise Refused(f"Redis cannot store this commit: {error}") from error
         changes = _encode(found)
         if found.beside:
-            words = (
-                *words[:2], 8, *words[3:],
-                names.owing, names.rows, names.instances, names.due, names.reminders + id,
-            )  # fmt: skip
-    data = packed(
-        *words,
+            keys += (names.owing, names.rows, names.instances, names.due, names.reminders + id)
+        if found.mode == REMOVE:
+            version = None
+    words: list[str | bytes | int] = [
+        len(keys),
+        2 * len(put),
         records.fence_text(commit.fence),
         commit.expected or b"",
         changes,
         VERSION,
         commit.version,
-        *chain.from_iterable(cast(Iterable[tuple[str | bytes, ...]], put.items())),
-    )
+    ]
+    words += chain.from_iterable(cast(Iterable[tuple[str | bytes, ...]], put.items()))
+    return Ready(keys, words, Mark(names.slot, key, VERSION, version))
+
+
+def call(commits: Sequence[Ready]) -> bytes:
+    """One call of the script for all of these. `Refused`: one of them cannot be stored."""
+    if len(commits) == 1:
+        keys, words, _ = commits[0]
+        size = len(keys)
+    else:
+        keys = tuple(chain.from_iterable(one.keys for one in commits))
+        words = list(chain.from_iterable(one.words for one in commits))
+        size = len(keys)
+    try:
+        data = packed(b"EVALSHA", SHA, size, *keys, *words)
+    except (UnicodeError, TypeError) as error:
+        raise Refused(f"Redis cannot store this commit: {error}") from error
     if len(data) > MOST_BYTES:
         raise Refused(f"Redis takes at most {MOST_BYTES} bytes at once; this commit has {len(data)}")
-    gone = commit.reset and not put
-    return data, Mark(names.slot, key, VERSION, None if gone else commit.version)
+    return data
 
 
 def _raw(data: bytes) -> msgspec.Raw:
@@ -137,7 +144,8 @@ def _raw(data: bytes) -> msgspec.Raw:
 def _changes(commit: Commit) -> Changes:
     if commit.reset and not commit.put:
         # All goes, whatever else the commit says.
-        return Changes(2, [], None, None, True, [], [], commit.actor.id, _raw(escaped(commit.actor.id) + END))
+        tail = _raw(escaped(commit.actor.id) + END)
+        return Changes(REMOVE, [], None, None, True, [], [], commit.actor.id, tail, True)
     row: tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw] | bool | None = None
     if commit.row is not None:
         one = commit.row
@@ -162,19 +170,35 @@ def _changes(commit: Commit) -> Changes:
         list({one.name: (one.name, _raw(records.encode_reminder(one))) for one in commit.reminders}.values()),
         commit.actor.id,
         _raw(escaped(commit.actor.id) + END),
+        commit.recover is not None
+        or row is not None
+        or commit.clear_reminders
+        or bool(commit.delete_reminders)
+        or bool(commit.reminders),
     )
 
 
-def result(reply: Reply) -> CommitResult:
-    """`StoreUnavailable` for a refusal that is not this commit's fault."""
-    if reply == 1:
-        return COMMITTED
+def results(reply: Reply, count: int) -> list[CommitResult]:
+    """What the script says of so many commits. `StoreUnavailable` for a refusal that is not a commit's fault."""
+    if reply == count:
+        return [COMMITTED] * count
     if isinstance(reply, Error):
-        message = str(reply)
-        if errors.passing(message):
-            raise StoreUnavailable(f"Redis: {message}")
-        return Rejected(f"Redis: {message}")
-    kind, stored = reply
+        return [_failed(str(reply))] * count
+    found: list[CommitResult] = [COMMITTED] * count
+    for number, kind, detail in zip(*[iter(reply)] * 3, strict=True):
+        found[number - 1] = _other(kind, detail)
+    return found
+
+
+def _other(kind: int, detail: bytes | None) -> CommitResult:
     if kind == 2:
-        return Fenced(None if stored is None else records.fence(stored))
-    return Conflict(stored)
+        return Fenced(None if detail is None else records.fence(detail))
+    if kind == 3:
+        return Conflict(detail)
+    return _failed((detail or b"").decode("utf-8", "replace"))
+
+
+def _failed(message: str) -> CommitResult:
+    if errors.passing(message):
+        raise StoreUnavailable(f"Redis: {message}")
+    return Rejected(f"Redis: {message}")

@@ -31,6 +31,7 @@ class Single:
     """All slots are on one server."""
 
     cluster = False
+    together = True
 
     def __init__(
         self,

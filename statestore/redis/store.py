@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial, wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from itertools import chain
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from perdure.errors import (
     ConfigurationError,
@@ -57,6 +58,11 @@ logger = logging.getLogger("perdure.statestore.redis")
 
 #: Seconds for which a store that is closed tries to give its leases back.
 GIVE_BACK_SECONDS = 2.0
+#: Commits that one call of the script does at most: nobody else is served meanwhile.
+TOGETHER_COMMITS = 128
+#: As many are in the first one of a large batch, so that the server begins while the others are packed. Not all of
+#: them: where each script is followed by a write to the disk, fewer are better.
+FIRST_COMMITS = 16
 #: Commands that are sent together at most, where one request makes many.
 TOGETHER = 512
 
@@ -65,6 +71,8 @@ class Servers(Protocol):
     """Which server has which slot, and the way there."""
 
     started: bool
+    #: Whether one call may touch any slots.
+    together: bool
 
     async def start(self) -> None:
         """Called once, before anything else, on the event loop."""
@@ -205,40 +213,81 @@ class RedisStore:
     async def commit(self, batch: Sequence[Commit]) -> Sequence[CommitResult]:
         if self._settings is None or self._closed:
             await self._prepare()
-        results: list[CommitResult | None] = []
+        results: list[CommitResult | None] = [None] * len(batch)
+        sent: list[list[int]] = []
         marks: list[Mark] = []
         servers = self._servers
         try:
             # Packed while they are sent: the server works on the first ones meanwhile.
-            replies = await servers.run(Road.WRITES, self._packed(batch, results, marks), durable=True)
-            found = list(map(commits.result, replies))
+            calls = self._calls(batch, results, sent, marks)
+            replies = await servers.run(Road.WRITES, calls, durable=True)
+            found = [commits.results(reply, len(ats)) for reply, ats in zip(replies, sent, strict=True)]
         except BaseException:
             servers.unanswered(marks)
             raise
-        if found:
-            done = [mark for mark, result in zip(marks, found, strict=True) if result is COMMITTED]
+        for ats, some in zip(sent, found, strict=True):
+            for at, result in zip(ats, some, strict=True):
+                results[at] = result
+        done = [
+            mark
+            for mark, result in zip(marks, chain.from_iterable(found), strict=True)
+            if result is COMMITTED
+        ]
+        if done:
             servers.acknowledged(done)
-        if len(found) == len(results):
-            return found
-        answers = iter(found)
-        return [next(answers) if result is None else result for result in results]
+        return cast(list[CommitResult], results)
 
-    def _packed(
-        self, batch: Sequence[Commit], results: list[CommitResult | None], marks: list[Mark]
+    def _calls(
+        self,
+        batch: Sequence[Commit],
+        results: list[CommitResult | None],
+        sent: list[list[int]],
+        marks: list[Mark],
     ) -> Iterator[Call]:
-        """Calls and marks of those that can be stored; a result of those that cannot, None for the others."""
+        """The calls for a batch. Of each, `sent` has where its commits are in the batch, and `marks` their marks;
+        `results` has what is known of those that cannot be stored."""
         layout, partitions = self._layout, self._partitions
-        for commit in batch:
+        together = self._servers.together
+        most = (FIRST_COMMITS if len(batch) > 2 * FIRST_COMMITS else TOGETHER_COMMITS) if together else 1
+        some: list[commits.Ready] = []
+        ats: list[int] = []
+        for at, commit in enumerate(batch):
             try:
                 if commit.partition != partition_of(commit.actor.id, partitions):
                     raise commits.Refused(f"{commit.actor} is not in partition {commit.partition}")
-                call, mark = commits.pack(layout, commit)
+                some.append(commits.ready(layout, commit))
             except (commits.Refused, UnicodeError) as error:
-                results.append(Rejected(str(error)))
-            else:
-                results.append(None)
-                marks.append(mark)
-                yield mark.slot, call
+                results[at] = Rejected(str(error))
+                continue
+            ats.append(at)
+            if len(some) == most:
+                yield from self._call(some, ats, results, sent, marks)
+                some, ats = [], []
+                most = TOGETHER_COMMITS if together else 1
+        if some:
+            yield from self._call(some, ats, results, sent, marks)
+
+    def _call(
+        self,
+        some: list[commits.Ready],
+        ats: list[int],
+        results: list[CommitResult | None],
+        sent: list[list[int]],
+        marks: list[Mark],
+    ) -> Iterator[Call]:
+        try:
+            data = commits.call(some)
+        except commits.Refused as error:
+            if len(some) == 1:
+                results[ats[0]] = Rejected(str(error))
+                return
+            # Only who is at fault is to hear of it.
+            for one, at in zip(some, ats, strict=True):
+                yield from self._call([one], [at], results, sent, marks)
+            return
+        sent.append(ats)
+        marks += [one.mark for one in some]
+        yield some[0].mark.slot, data
 
     # --- partitions --------------------------------------------------------------------------------------------------
 

@@ -455,6 +455,26 @@ async def test_a_key_of_a_wrong_kind(clean: RedisServer, opened: Opened, kind: s
     assert list(await store.commit([bad])) == [COMMITTED]
 
 
+async def test_a_damaged_row_is_in_the_way(clean: RedisServer, opened: Opened) -> None:
+    """The commit that would replace it is rejected, whole; those beside it pass."""
+    store = opened(clean.url())
+    await store.take(ALL, FENCE)
+    bad, good = actor_id("bad"), actor_id("good")
+    await write(store, first := put(bad, None, {"k": b"1"}, row=row(bad, 1)))
+    rows = f"perdure:{{default/{partition_of(bad)}}}#rows:{TYPE}"
+    stored = clean.command("HGET", rows, "bad")
+    clean.command("HSET", rows, "bad", stored[:9])
+    second = put(bad, first.version, {"k": b"2"}, recover=True, row=row(bad, 2))
+    rejected, passed = await store.commit([second, put(good, None, {"k": b"1"})])
+    assert isinstance(rejected, Rejected)
+    assert passed == COMMITTED
+    assert await values_of(store, bad) == {"k": b"1"}
+    assert list((await store.owing(ALL)).items) == []
+    clean.command("HSET", rows, "bad", stored)
+    await write(store, second)
+    assert await store.row(bad) == row(bad, 2)
+
+
 async def test_damaged_values(clean: RedisServer, opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever asks for them is told; lists leave them out and log that, and show all others."""
     store = opened(clean.url())

@@ -130,14 +130,14 @@ async def test_a_request_is_lost(store: StateStore, proxy: Proxy) -> None:
     await check(store, batch)
 
 
-@pytest.mark.parametrize("part", [100, 1500, 3000, 5000])
+@pytest.mark.parametrize("part", [100, 8_000, 30_000, 60_000])
 async def test_a_part_of_a_request_is_lost(store: StateStore, proxy: Proxy, part: int) -> None:
     """Some of the batch were applied, wherever the cut is; the batch again does the rest."""
-    batch = some(5)
+    batch = some(60)
     proxy.lose_request(COMMIT, after=part)
     with pytest.raises(StoreUnavailable):
         await store.commit(batch)
-    assert list(await store.commit(batch)) == [COMMITTED] * 5
+    assert list(await store.commit(batch)) == [COMMITTED] * 60
     await check(store, batch)
 
 
