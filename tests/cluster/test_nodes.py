@@ -184,7 +184,9 @@ async def test_activities_go_past_a_node_that_has_just_died(store: MemoryStore) 
         # As a killed process: the port and every link are gone, and placement has not been told.
         await two._membership._server.stop()
         table = one.runtime.placement.table
-        await asyncio.gather(*(one.client.schedule_new_workflow("order", instance_id=id, input=4) for id in mine))
+        await asyncio.gather(
+            *(one.client.schedule_new_workflow("order", instance_id=id, input=4) for id in mine)
+        )
         await asyncio.gather(*(one.client.raise_workflow_event(id, "go") for id in mine))
         await asyncio.gather(*(one.client.wait_for_workflow_completion(id, timeout=PATIENCE) for id in mine))
         assert one.runtime.placement.table is table, "all that was before anybody knew"
