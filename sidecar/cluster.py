@@ -10,6 +10,7 @@ from perdure.cluster_view import ClusterView, Handover, Heard, NodeView
 from perdure.sidecar.decoded import time_text
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.routes import Route, json_response
+from perdure.workflow.limits import Queue
 
 
 def cluster_json(view: ClusterView) -> dict[str, Any]:
@@ -60,9 +61,25 @@ def _heard(heard: Heard) -> dict[str, Any]:
         "activitiesRunning": figures.activities_running,
         "activitiesQueued": figures.activities_queued,
         "commitsPending": figures.commits_pending,
+        "queues": {
+            kind: {name: _queue(queue) for name, queue in queues.items()}
+            for kind, queues in figures.queues.items()
+        },
         "clockDifference": heard.clock_difference / 1_000_000,
         "roundTrip": heard.round_trip / 1_000_000,
     }
+
+
+def _queue(queue: Queue) -> dict[str, Any]:
+    """A limit or share that is missing: there is none."""
+    found = {
+        "running": queue.running,
+        "queued": queue.queued,
+        "limit": queue.limit,
+        "globalLimit": queue.global_limit,
+        "share": queue.share,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _handover(one: Handover) -> dict[str, Any]:

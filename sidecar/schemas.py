@@ -109,6 +109,11 @@ def _cluster_schema() -> Json:
             "startedAt": _TIME,
             "activations": counts,
             **dict.fromkeys(("activitiesRunning", "activitiesQueued", "commitsPending"), count),
+            "queues": {
+                "type": "object",
+                "description": "Of activities and workflows, by name, where anything is limited or waits.",
+                "additionalProperties": {"type": "object", "additionalProperties": counts},
+            },
             "clockDifference": {"type": "number", "description": "Seconds that its clock is ahead."},
             "roundTrip": {"type": "number", "description": "Seconds."},
         },

@@ -77,6 +77,7 @@ class _Line:
         "ready",
         "spread",
         "waiting",
+        "warned",
         "youngest",
     )
 
@@ -97,6 +98,7 @@ class _Line:
         #: Of `queue`, and of both.
         self.queued = 0
         self.waiting = 0
+        self.warned = False
 
     @property
     def limited(self) -> bool:
@@ -158,12 +160,27 @@ class Admission:
             if self._key(actor) not in self._engine.host.owned:
                 return False
             entry.ask = meta.slot
+            if meta.parent is not None and meta.parent.name == meta.name and entry.line.limited:
+                self._warn(entry)
             self._enqueue(entry)
         elif not entry.start_id:
             entry.start_id, entry.ask = meta.start_id, meta.slot
             if entry.stage == ASKING:
                 self._ask(entry)
         return entry.stage == ADMITTED
+
+    def _warn(self, entry: _Entry) -> None:
+        """Once for each workflow."""
+        if not entry.line.warned:
+            entry.line.warned = True
+            log.warning(
+                "workflow.limits_its_own_child",
+                extra=fields(
+                    workflow=entry.line.name,
+                    instance=entry.actor.id,
+                    reason="it counts beside its parent: when parents have all places, no child ever starts",
+                ),
+            )
 
     def settle(self, actor: ActorId, meta: Metadata | None) -> None:
         """What the store now says of an instance; None: there is none. Idempotent."""

@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.placement.table import Table
 from perdure.statestore.contract import Fence, TypePartition
+from perdure.workflow.limits import Queue
 
 
 class Handover(msgspec.Struct, frozen=True, order=True):
@@ -37,6 +38,8 @@ class NodeFigures(msgspec.Struct, frozen=True):
     handovers: list[Handover] = []
     #: Whether the placement leader runs in this process, and leads.
     leads: bool = False
+    #: What runs and waits by name, of "activities" and "workflows", where anything is limited or waits.
+    queues: dict[str, dict[str, Queue]] = {}
 
 
 class Heard(msgspec.Struct, frozen=True):

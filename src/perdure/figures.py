@@ -48,6 +48,7 @@ class Figures:
             runtime.committer.pending,
             handovers(table, node, served) if table is not None else [],
             self._leading(),
+            runtime.engine.queues(),
         )
 
     async def of(self, nodes: Iterable[str]) -> dict[str, Heard]:
