@@ -77,8 +77,8 @@ class Actor:
 
     When a method raises, its caller gets `ActorMethodFailed`, nothing of the turn is stored, and the object is
     discarded: the next call begins with a new one and `on_activate`, so that attributes never show what was not
-    stored. When the node loses the actor to another one in the middle of a turn, the method is cancelled and runs
-    again there; what it had done outside of the actor may then happen twice. After `self.state.save()` it does not
+    stored. When the node gives the actor to another one in the middle of a turn, the method has a second to end; then it
+    is cancelled and runs again there, and what it had done outside of the actor may happen twice. After `self.state.save()` it does not
     run again: the caller gets `OutcomeUnknown`.
 
     The actor type is the name of the class, or `class Counter(Actor, type="counter")`.
@@ -180,7 +180,8 @@ class Actor:
         self.__reach().delete_timer(name)
 
     def proxy(self, actor: builtins.type[A], actor_id: str, *, timeout: float = 60.0) -> A:
-        """Another actor, to call its methods. Two actors that wait for each other wait until the timeout."""
+        """Another actor, to call its methods. A call that would have to wait for this actor's own turn, as the other
+        one waits for it, is refused with `InvalidState`."""
         return self.__reach().proxy(actor, actor_id, timeout)
 
     def __reach(self) -> Context:

@@ -224,10 +224,14 @@ class ActorHost:
         """These partitions, and no others, are on their way here: messages for them wait."""
         coming = set(keys)
         for key in [key for key in self.coming if key not in coming]:
-            for message in self._unpark(key):
-                message.answer(self._moved(key))
+            self.expect_no_more(key)
         for key in sorted(coming - self.coming.keys()):
             self.coming[key] = []
+
+    def expect_no_more(self, key: TypePartition) -> None:
+        """Who knows when this partition comes here, if it does: nobody waits for it."""
+        for message in self._unpark(key):
+            message.answer(self._moved(key))
 
     def _unpark(self, key: TypePartition) -> list[Message]:
         waiting = self.coming.pop(key, [])

@@ -69,6 +69,8 @@ class Ownership:
         self._stale: dict[TypePartition, Fence] = {}
         self._renewing = False
         self._asked: Counter[str] = Counter()
+        #: A table, and what it gives this node: there are thousands of partitions.
+        self._known: tuple[Table | None, dict[TypePartition, Fence]] = (None, {})
         self._stopped = False
         host.on_fenced = self._fenced
         host.on_retired = lambda _: self._retired.set()
@@ -118,8 +120,11 @@ class Ownership:
         table = self._placement.table
         if table is None:
             return {}
-        held: Held = table.held(self._placement.node)
-        return {key: fence for key, fence in held.items() if key.type in self._host.types}
+        if table is not self._known[0]:
+            held: Held = table.held(self._placement.node)
+            types = self._host.types
+            self._known = table, {key: fence for key, fence in held.items() if key.type in types}
+        return self._known[1]
 
     def _begin(self, table: Table, wanted: Held) -> None:
         """Takes what is neither here nor on its way, all of one former owner together."""
@@ -145,12 +150,10 @@ class Ownership:
 
     def _expect(self, wanted: Held) -> None:
         """Messages wait here for what comes here, but not for what a newer table may have given to another node."""
-        host = self._host
-        host.expect(
-            key
-            for key, fence in wanted.items()
-            if key not in host.owned and host.newer.get(key, fence) <= fence
-        )
+        self._host.expect(key for key, fence in wanted.items() if self._comes(key, fence))
+
+    def _comes(self, key: TypePartition, fence: Fence) -> bool:
+        return key not in self._host.owned and self._host.newer.get(key, fence) <= fence
 
     def _look(self) -> None:
         if self._taking:
@@ -272,7 +275,7 @@ class Ownership:
         log.info("take.refused", extra=fields(type=key.type, partition=key.partition, stored=stored))
         self._host.newer[key] = stored
         self._stale[key] = fence
-        self._expect(self._wanted())
+        self._host.expect_no_more(key)
         self._renew_stale()
 
     def _take_no_more(self, key: TypePartition) -> None:
@@ -383,7 +386,8 @@ class Ownership:
         self._host.newer.setdefault(key, fence)
         if wanted.get(key) == fence:
             self._stale[key] = fence
-        self._expect(wanted)
+            if self._comes(key, fence):
+                self._host.coming.setdefault(key, [])
         if stored is None or stored < fence:
             # The store lost writes: its fence is older than one it acknowledged.
             self._placement.renew([key])
