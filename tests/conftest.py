@@ -1,4 +1,4 @@
-"""A run of the tests leaves no process behind. One that does is wrong, whatever the tests say."""
+"""What a whole run does: it leaves no process behind, and several processes share it well."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(folder.cleanup)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process gets one half of the tests, and then of what the other is left with: so the tests of a file are run
+    by one process, and share a server."""
+    if config.getoption("dist") != "load":
+        return None  # Somebody knows better.
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """A process that is left behind is wrong, whatever the tests say."""
     yield  # pytest-xdist ends its workers here.
     if _is_worker(session.config):
         return
