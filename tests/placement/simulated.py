@@ -120,6 +120,7 @@ class Store:
         #: Every value that it ever had, with a number, and which of them it has.
         self.values: list[bytes] = []
         self.newest = 0
+        self._led: tuple[bytes | None, str] = (None, "")
         #: After which table, and until which, everything is lost.
         self.lost: list[tuple[Fence, Fence]] = []
         self.failing = 0.0
@@ -129,6 +130,11 @@ class Store:
     @property
     def value(self) -> bytes | None:
         return self.values[self.newest - 1] if self.newest else None
+
+    def leader(self) -> str:
+        if self._led[0] is not self.value:
+            self._led = self.value, decode_table(self.value).leader if self.value else ""
+        return self._led[1]
 
     def put(self, value: bytes) -> int:
         del self.values[self.newest :]
@@ -341,8 +347,7 @@ class Node:
         self.client.start()
 
     async def _locate(self) -> str:
-        value = self.world.store.value
-        address = decode_table(value).leader if value else ""
+        address = self.world.store.leader()
         # An address that leads nowhere is not asked for ever.
         return address if self.world.rng.random() < 0.7 else ""
 
