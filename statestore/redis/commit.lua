@@ -230,7 +230,7 @@ while a < #ARGV do
     -- A call that failed gives a table, or before Redis 7 a text.
     kind, detail = FAILED, type(kind) == 'table' and kind.err or kind
     if string.find(detail, 'READONLY', 1, true) then
-      return redis.error_reply(detail)
+      return redis.error_reply('READONLY ' .. detail)
     end
   end
   if kind ~= COMMITTED then

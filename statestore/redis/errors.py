@@ -33,14 +33,14 @@ _PASSING = frozenset(
         "WRONGPASS",
     )
 )
-#: Redis 6 wraps what a script's call raised.
+#: Redis 6 wraps what a script's call raised, or puts the line before it.
 _WRAPPED = re.compile(r"@user_script:\s*\d+:\s*-?([A-Z]+) ")
 
 
 def code(message: str) -> str:
     """The kind of an error reply."""
     first = message.partition(" ")[0].lstrip("-")
-    if first == "ERR":
+    if first == "ERR" or not first.isupper():
         inner = _WRAPPED.search(message)
         if inner:
             return inner[1]

@@ -352,7 +352,7 @@ async def test_durability_synced(opened: Opened, monkeypatch: pytest.MonkeyPatch
             return
         # A replica says at first that nothing is on its disk.
         await eventually(store.health)
-        await store.take(ALL, FENCE)
+        await eventually(lambda: store.take(ALL, FENCE))
         commit = put(actor_id(), None, {"k": b"2"})
         second.pause()
         with pytest.raises(StoreUnavailable, match="0 of 1 replicas had the write on disk"):
