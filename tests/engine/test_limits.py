@@ -534,3 +534,39 @@ async def test_nothing_is_set_up_where_nothing_is_limited(memory_place: Any) -> 
     async with memory_place.serve(orders(max_concurrent=1)) as node:
         assert isinstance(node.runtime.engine.admission, Admission)
         assert not any(isinstance(kind, Slots) for kind in node.runtime.host.types.values())
+
+
+async def test_a_limited_workflow_that_starts_itself_is_warned_of(
+    memory_place: Any, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App("a")
+
+    @app.workflow(max_concurrent=2)
+    async def tree(ctx: WorkflowContext, depth: int) -> int:
+        return 1 + (await ctx.call_child_workflow("tree", input=depth - 1) if depth > 1 else 0)
+
+    async with memory_place.serve(app) as node:
+        assert (await run(node.client, "tree", 2)).output == 2
+        assert (await run(node.client, "tree", 2)).output == 2
+    told = [record for record in caplog.records if record.message == "workflow.limits_its_own_child"]
+    assert len(told) == 1
+
+
+async def test_queues_are_part_of_the_clusters_figures(eventually: Any, meter: Meter) -> None:
+    store = MemoryStore(partitions=32, shared=True)
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(activities(meter, global_max_concurrent=2).serve(store=store))
+            for _ in range(2)
+        ]
+        id = await nodes[0].client.schedule_new_workflow("many", input=10)
+        await eventually(lambda: meter.now["scarce"] == 2)
+
+        async def told() -> bool:
+            view = await nodes[1].cluster()
+            queues = [node.heard.figures.queues["activities"]["scarce"] for node in view.nodes]
+            return sum(q.running for q in queues) == 2 and sum(q.queued for q in queues) == 8
+
+        await eventually(told)
+        meter.gate.set()
+        await nodes[0].client.wait_for_workflow_completion(id, timeout=60)
