@@ -237,10 +237,12 @@ class Activation:
     def _loaded(self, snapshot: Snapshot | None) -> None:
         if self.phase is LOADING and self._restored(snapshot):
             self.phase = READY
-            if any(message.deadline is not None for message in self.mailbox):
-                # The store may have been away for longer than anybody waits.
-                waiting, self.mailbox = self.mailbox, deque()
-                self.mailbox.extend([message for message in waiting if not self.expired(message)])
+            for message in self.mailbox:
+                if message.deadline is not None:
+                    # The store may have been away for longer than anybody waits.
+                    waiting, self.mailbox = self.mailbox, deque()
+                    self.mailbox.extend([each for each in waiting if not self.expired(each)])
+                    break
             self._step()
 
     def _restored(self, snapshot: Snapshot | None) -> bool:

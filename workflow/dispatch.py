@@ -198,7 +198,7 @@ class Dispatcher:
             if out.shown:
                 out.shown = False
                 self._tell(task.actor)
-            if not engine.locator.present(node):
+            if node != engine.router.node and not engine.locator.present(node):
                 # It comes late: the table that said so has been here already.
                 self.table_changed()
 

@@ -128,14 +128,14 @@ class WorkflowBehaviour:
             return self._step_unreadable(self._unreadable)
         if instance is not None and not (instance.finished or instance.purged):
             return self._step_active(instance)
-        if self._has_news():
+        if self.engine.dispatcher.news and self._has_news():
             # It waits for nothing that anybody has to know of.
             del self.engine.dispatcher.news[self.activation.actor]
         if instance is not None and not self.dispatched:
             proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
                 return proof
-        if instance is not None and self._has_lost():
+        if instance is not None and self.engine.dispatcher.lost and self._has_lost():
             proof = self.suspicion.send_lost(instance)
             if proof is not None:
                 return proof
@@ -284,7 +284,7 @@ class WorkflowBehaviour:
             proof = self.suspicion.dispatch_again(instance)
             if proof is not None:
                 return proof
-        if self._has_lost() and instance.complete:
+        if self.engine.dispatcher.lost and self._has_lost() and instance.complete:
             proof = self.suspicion.send_lost(instance)
             if proof is not None:
                 return proof
@@ -318,7 +318,9 @@ class WorkflowBehaviour:
             if not self._rebuilding:
                 self._rebuild(instance)
             return self._receive_old() if self.activation.mailbox else None
-        if self.activation.mailbox or self.outbox.acked or self.suspicion.survived or self._has_news():
+        if self.activation.mailbox or self.outbox.acked or self.suspicion.survived:
+            return self._turn(taking=False)
+        if self.engine.dispatcher.news and self._has_news():
             return self._turn(taking=False)
         return None
 
