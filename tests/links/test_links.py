@@ -188,7 +188,11 @@ async def test_what_was_never_written_is_known(ends: Ends) -> None:
     assert len(ends.far[0].frames) == 1
 
 
-@pytest.mark.parametrize("swallowed", [{Way.THERE}, {Way.BACK}, {Way.THERE, Way.BACK}], ids=str)
+@pytest.mark.parametrize(
+    "swallowed",
+    [{Way.THERE}, {Way.BACK}, {Way.THERE, Way.BACK}],
+    ids=["there", "back", "both"],
+)
 async def test_silence_closes_a_link(ends: Ends, swallowed: set[Way]) -> None:
     options = LinkOptions(silence=0.6)
     server = await ends.serve(options=options)
