@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -10,6 +11,8 @@ from perdure.statestore.contract import StateStore
 from perdure.statestore.memory import MemoryStore
 
 _named: dict[str, MemoryStore] = {}
+#: Options that hold a password, or a URL with one.
+_SECRET = re.compile(r"([?&](?:[^=&]*password|direct)=)[^&#]*", re.IGNORECASE)
 
 
 def open_store(url: str, *, partitions: int | None = None) -> StateStore:
@@ -18,7 +21,7 @@ def open_store(url: str, *, partitions: int | None = None) -> StateStore:
     `memory://` (its own), `memory://name` (one per process), `sqlite:///file.db` (relative), `sqlite:////var/file.db`
     (absolute), `unix:///folder/store.sock` (the store of another process, see `perdure.statestore.socket`). SQLite
     takes `?synchronous=normal`, by which the last commits before a power cut may be lost. `redis://host`,
-    `rediss://host` (TLS): see `perdure.statestore.redis.url`.
+    `rediss://host` (TLS), `redis+sentinel://hosts/service`, `redis+cluster://hosts`: see `perdure.statestore.redis.url`.
     `ConfigurationError` when there is no such store, or it has another number of partitions; `StoreHeld` when
     another process has it.
     """
@@ -31,7 +34,8 @@ def open_store(url: str, *, partitions: int | None = None) -> StateStore:
 
 
 def shown(url: str) -> str:
-    """A store's URL as people and logs may see it: without the password."""
+    """A store's URL as people and logs may see it: without passwords, also those of options."""
+    url = _SECRET.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url

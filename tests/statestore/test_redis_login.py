@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.statestore import InstanceFilter, open_store
 from perdure.statestore.redis.store import RedisStore
+from perdure.statestore.urls import shown
 from perdure.testing.store_contract import (
     ALL,
     FENCE,
@@ -291,6 +292,17 @@ async def test_a_password_that_is_not_quoted() -> None:
         with pytest.raises(ConfigurationError) as caught:
             open_store(url)
         assert "sec" not in str(caught.value)
+
+
+def test_a_url_for_people() -> None:
+    """It has no password in it, wherever that was."""
+    url = (
+        "redis+sentinel://user:secret@h,i/service?sentinel_password=secret&namespace=x&direct=a://b:secret@c"
+    )
+    assert shown(url) == (
+        "redis+sentinel://user:***@h,i/service?sentinel_password=***&namespace=x&direct=***"
+    )
+    assert shown("redis://host?namespace=x") == "redis://host?namespace=x"
 
 
 @pytest.mark.parametrize("scheme", ["redis+cluster", "redis+sentinel"])
