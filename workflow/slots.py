@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +87,10 @@ class SlotsBehaviour:
         self._kind = kind
         self._activation = activation
         self._holders: dict[str, Holder] = {}
-        #: By the age of the instance; the number keeps messages from being compared.
-        self._waiting: list[tuple[int, int, Message]] = []
-        self._count = 0
-        #: How many messages of each instance wait: what ends seldom waits.
-        self._asking: Counter[str] = Counter()
+        #: Messages that wait, by their instance and start: several, if it has moved since it asked first.
+        self._waiting: dict[tuple[str, str], list[Message]] = {}
+        #: The same by age; who waits no more stays until its turn comes.
+        self._ages: list[tuple[int, str, str]] = []
         #: More keys than a snapshot has are to be read.
         self._rest = False
         self._audit_due: float | None = None
@@ -112,7 +110,6 @@ class SlotsBehaviour:
         return self._read_rest() if self._rest else self._turn()
 
     def committed(self, turn: Turn) -> None:
-        self._asking += Counter()
         if not self._waiting:
             self._audit_due = None
 
@@ -126,10 +123,10 @@ class SlotsBehaviour:
         return not self._waiting
 
     def close(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._asking.clear()
-        for _, _, message in waiting:
-            message.answer(Moved())
+        waiting, self._waiting = self._waiting, {}
+        for messages in waiting.values():
+            for message in messages:
+                message.answer(Moved())
 
     # --- what is stored ----------------------------------------------------------------------------------------------
 
@@ -195,14 +192,14 @@ class SlotsBehaviour:
         holder = self._holders.get(body.instance_id)
         if holder is not None and holder.start_id == body.start_id and holder.ask <= body.ask:
             self._free(body.instance_id, put, gone)
-        if not self._asking[body.instance_id]:
-            return
-        over = [each for each in self._waiting if _over(each[2].body, body)]
-        self._waiting = [each for each in self._waiting if not _over(each[2].body, body)]
-        heapq.heapify(self._waiting)
-        self._asking[body.instance_id] -= len(over)
-        for _, _, message in over:
-            message.answer(False)
+        key = body.instance_id, body.start_id
+        waiting = self._waiting.pop(key, [])
+        left = [message for message in waiting if message.body.ask > body.ask]
+        if left:
+            self._waiting[key] = left
+        for message in waiting:
+            if message.body.ask <= body.ask:
+                message.answer(False)
 
     def _acquire(self, message: Message, turn: Turn, put: dict[str, bytes], gone: dict[str, None]) -> None:
         body: Acquire = message.body
@@ -224,9 +221,10 @@ class SlotsBehaviour:
 
     def _wait(self, message: Message) -> None:
         body: Acquire = message.body
-        self._count += 1
-        self._asking[body.instance_id] += 1
-        heapq.heappush(self._waiting, (body.created, self._count, message))
+        key = body.instance_id, body.start_id
+        if key not in self._waiting:
+            heapq.heappush(self._ages, (body.created, *key))
+        self._waiting.setdefault(key, []).append(message)
 
     def _hold(self, body: Acquire, put: dict[str, bytes]) -> None:
         holder = self._holders[body.instance_id] = Holder(body.start_id, body.created, body.ask)
@@ -234,16 +232,18 @@ class SlotsBehaviour:
 
     def _grant(self, turn: Turn, put: dict[str, bytes]) -> None:
         most = self._kind.limit(self._name)
-        while self._waiting and (most is None or len(self._holders) < most):
-            _, _, message = heapq.heappop(self._waiting)
-            body: Acquire = message.body
-            self._asking[body.instance_id] -= 1
-            holder = self._holders.get(body.instance_id)
-            # Or a copy of this message was before it.
-            fits = holder is None or (holder.start_id == body.start_id and holder.ask <= body.ask)
+        while self._ages and (most is None or len(self._holders) < most):
+            _, *key = heapq.heappop(self._ages)
+            messages = self._waiting.pop((key[0], key[1]), None)
+            if messages is None:
+                continue
+            newest = max((message.body for message in messages), key=lambda body: body.ask)
+            # Another may have come to hold its id meanwhile: this one has ended.
+            fits = newest.instance_id not in self._holders
             if fits:
-                self._hold(body, put)
-            self._answer(turn, message, fits)
+                self._hold(newest, put)
+            for message in messages:
+                self._answer(turn, message, fits and message.body.ask == newest.ask)
 
     # --- whoever has a slot and is not there -------------------------------------------------------------------------
 
@@ -274,10 +274,6 @@ class SlotsBehaviour:
             self._stale = stale
             # Which looks again later while somebody waits.
             self._activation.wake()
-
-
-def _over(body: Acquire, by: Release) -> bool:
-    return body.instance_id == by.instance_id and body.start_id == by.start_id and body.ask <= by.ask
 
 
 def slots_type(namespace: str, app_id: str) -> str:
