@@ -59,7 +59,7 @@ class Uses:
         self._runs: dict[str, dict[Run, None]] = {}
         self.most = 0
 
-    async def run(self, name: str) -> None:
+    async def run(self, name: str, ctx: ActivityContext) -> None:
         process = PROCESS.get()
         assert process is not None
         run = Run(process, self._world.loop.now + self._rng.random() / 1e9)
@@ -67,6 +67,7 @@ class Uses:
         runs[run] = None
         self._check(name, process)
         try:
+            await LEDGER.get().run(ctx)
             await process.sleep(self._rng.random() * LONGEST)
         finally:
             runs.pop(run, None)
@@ -176,15 +177,13 @@ def _uses() -> Uses:
     name="scarce", global_max_concurrent=SCARCE, global_grace=timedelta(seconds=GRACE), max_concurrent=SCARCE
 )
 async def scarce(ctx: ActivityContext, number: int) -> int:
-    await LEDGER.get().run(ctx)
-    await _uses().run("scarce")
+    await _uses().run("scarce", ctx)
     return number
 
 
 @registry.activity(name="single", max_concurrent=SINGLE)
 async def single(ctx: ActivityContext, number: int) -> int:
-    await LEDGER.get().run(ctx)
-    await _uses().run("single")
+    await _uses().run("single", ctx)
     return number
 
 
