@@ -702,7 +702,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("ways", [{Way.THERE}, {Way.BACK}, {Way.THERE, Way.BACK}], ids=str)
+@pytest.mark.parametrize(
+    "ways", [{Way.THERE}, {Way.BACK}, {Way.THERE, Way.BACK}], ids=["there", "back", "both"]
+)
 async def test_a_network_that_swallows(cluster: Cluster, ways: set[Way]) -> None:
     a, b = await cluster.two(options=LinkOptions(silence=0.4))
     async with CuttingProxy(b.server.address) as proxy:

@@ -111,7 +111,7 @@ async def test_links_under_tls_are_links(ends: Ends, ca: Authority) -> None:
     await near.ended()
 
 
-@pytest.mark.parametrize("ways", [{Way.THERE}, {Way.BACK}], ids=str)
+@pytest.mark.parametrize("ways", [{Way.THERE}, {Way.BACK}], ids=["there", "back"])
 async def test_links_under_tls_that_end(ends: Ends, ca: Authority, ways: set[Way]) -> None:
     options = LinkOptions(silence=0.6)
     security = ca.issue()
