@@ -97,6 +97,9 @@ class Machine(RuleBasedStateMachine):
             assert self.passed[name] <= len(NAMES) - 1
             if lane.queue and self.pool.running < self.pool.limit:
                 assert not self.could(name), f"{name} could run"
+            if not self.could(name):
+                # It has left the round, and comes back as the last.
+                self.passed[name] = 0
         counts = self.lanes.counts()
         assert counts.keys() == {"shared"}
         running, waiting = counts["shared"]
