@@ -125,6 +125,10 @@ class Work:
                 self.at = max(self.at, body.due)
             elif isinstance(body, CONTROL):
                 controls = True
+            if message.redelivered:
+                # Whoever handled it before may have died of it: nobody's answer waits for that to happen again. All or
+                # none: what the code ends in this turn must not end with something of it in the inbox.
+                self.taking = False
         if controls:
             self._handle(m for m in messages if isinstance(m.body, CONTROL))
             messages = [m for m in messages if not isinstance(m.body, CONTROL)]
@@ -188,8 +192,7 @@ class Work:
     def _arrive(self, message: Message, body: Waiting) -> None:
         """A message that is for the code: now, or from the inbox when the code can be run."""
         self.answer(message)
-        # Whoever handled it before may have died of it: nobody's answer waits for that to happen again.
-        if self.taking and not message.redelivered:
+        if self.taking:
             self.arrivals.append(self._arrival(body))
         else:
             self.receive(body)

@@ -146,3 +146,26 @@ def test_an_event_wakes_an_instance_with_a_long_history_after_a_crash() -> None:
         assert world.loop.now - began < 1.0
 
     play(body, nodes=1)
+
+
+def test_an_event_that_comes_again_with_what_begins_the_workflow_anew_is_not_lost() -> None:
+    """Both are there when the turn begins: the event is received, the timer's turn continues as new."""
+
+    async def body(world: World) -> None:
+        (node,) = world.living()
+        ops = b'{"ops": [["timer", 500], ["again"], ["event", "go"]], "out": []}'
+        await node.ask(lambda c: c.start("program", ops, "i"))
+        actor = node.runtime.engine.actor("i")
+        deliver = node.runtime.host.deliver
+
+        def with_event(message: Message) -> None:
+            deliver(message)
+            if message.method == "timer":
+                again = Message(actor, "raise", EVENT, lambda _: None)
+                again.redelivered = True
+                deliver(again)
+
+        node.runtime.host.deliver = with_event  # type: ignore[method-assign]
+        assert (await finished(node)).runtime_status is RuntimeStatus.COMPLETED
+
+    play(body, nodes=1)
