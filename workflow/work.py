@@ -149,13 +149,12 @@ class Work:
         """Writes what every turn writes."""
         instance, commit, behaviour = self.instance, self.commit, self.behaviour
         if behaviour.outbox.acked:
-            commit.delete = [
-                *commit.delete,
-                *(outbox_key(n) for n in behaviour.outbox.acked if n in instance.outbox),
+            settled = [
+                outbox_key(n) for n in behaviour.outbox.acked if instance.outbox.pop(n, None) is not None
             ]
-            for number in behaviour.outbox.acked:
-                instance.outbox.pop(number, None)
             behaviour.outbox.acked.clear()
+            # What a reset in this turn was to carry over is just not carried over.
+            commit.delete = [*commit.delete, *(key for key in settled if commit.put.pop(key, None) is None)]
         meta = instance.meta
         dispatcher = self.engine.dispatcher
         if dispatcher.news and self.actor in dispatcher.news and not instance.finished:

@@ -11,7 +11,7 @@ from perdure.actors.host import SWEEP_TICKS, TICK
 from perdure.actors.messages import Message
 from perdure.errors import LoopBlocked
 from perdure.workflow import orchestrator
-from perdure.workflow.requests import Raise
+from perdure.workflow.requests import Raise, Start
 from perdure.workflow.state import RuntimeStatus
 from perdure.workflow.work import Work
 from tests.simulation.directed import play, until
@@ -169,3 +169,31 @@ def test_an_event_that_comes_again_with_what_begins_the_workflow_anew_is_not_los
         assert (await finished(node)).runtime_status is RuntimeStatus.COMPLETED
 
     play(body, nodes=1)
+
+
+def test_an_id_is_used_again_in_the_turn_that_hears_of_the_last_thing_owed() -> None:
+    """What the former instance had left behind has just ended: it is neither carried over nor deleted."""
+
+    async def body(world: World) -> None:
+        (node,) = world.living()
+        world.ledger.longest = 2.0
+        await node.ask(lambda c: c.start("program", b'{"ops": [["leave", 1]], "out": []}', "i"))
+        assert (await finished(node)).runtime_status is RuntimeStatus.COMPLETED
+        actor = node.runtime.engine.actor("i")
+        record = world.server.memory.actors[actor]
+        deliver = node.runtime.host.deliver
+        start = Start("program", "another", b'{"ops": [], "out": []}')
+
+        def after_start(message: Message) -> None:
+            if message.method == "done":
+                deliver(Message(actor, "start", start, lambda _: None))
+            deliver(message)
+
+        node.runtime.host.deliver = after_start  # type: ignore[method-assign]
+        if "outbox-000000" in record.values:
+            await until(world, lambda: b"another" in world.server.memory.actors[actor].values["metadata"])
+            assert "outbox-000000" not in world.server.memory.actors[actor].values
+            assert not world.server.memory.actors[actor].recover
+
+    for seed in range(5):
+        play(body, nodes=1, seed=seed)
