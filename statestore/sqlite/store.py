@@ -71,7 +71,7 @@ class SqliteStore:
         self._lock = LockFile(path)
         try:
             self._settings = database.prepare(partitions)
-            self._start(database)
+            self._open(database)
         except BaseException:
             self._lock.close()
             raise
@@ -84,8 +84,10 @@ class SqliteStore:
         self._quick_from = 0.0
         #: Who has each lease. All contenders are in this process: the file's lock is the lease against others.
         self.lease_holders: dict[str, SqliteLease] = {}
+        for worker in (self._reads, self._copies, self._writes):
+            worker.start()
 
-    def _start(self, database: Database) -> None:
+    def _open(self, database: Database) -> None:
         self._writer = Writer(checkpoint=self._checkpoint, later=self._sweep)
         self._checkpoints = Checkpoints(finish=self._finish_checkpoint)
         connection = database.writer()

@@ -50,6 +50,9 @@ class Worker:
             threading.Thread(target=self._work, args=(one,), name=f"{name}-{number}", daemon=True)
             for number, one in enumerate(connections)
         ]
+
+    def start(self) -> None:
+        """Begins with the jobs; once. Not before everything is there that jobs, and `idle`, use."""
         for thread in self._threads:
             thread.start()
 

@@ -36,6 +36,7 @@ from perdure.statestore import (
     TypePartition,
 )
 from perdure.statestore.sqlite import SqliteStore, holder
+from perdure.statestore.sqlite.database import Database
 from perdure.testing.store_contract import ALL, FENCE, actor_id, all_keys, put, row, values_of, version, write
 
 TIMEOUT = 30.0
@@ -338,6 +339,20 @@ async def test_disk_full(store: SqliteStore) -> None:
     await write(store, *batch)
     assert await values_of(store, batch[9].actor) == {"k": bytes(50_000)}
     assert await values_of(store, small.actor) == {"k": b"2"}
+
+
+async def test_no_thread_begins_before_all_is_there(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has nothing to do looks for something, which needs the others: also where opening takes its time."""
+    before, checkpointer = set(threading.enumerate()), Database.checkpointer
+
+    def late(self: Database) -> sqlite3.Connection:
+        assert set(threading.enumerate()) <= before
+        return checkpointer(self)
+
+    monkeypatch.setattr(Database, "checkpointer", late)
+    store = SqliteStore(path)
+    assert len(set(threading.enumerate()) - before) > 2
+    await store.close()
 
 
 @pytest.fixture
