@@ -144,7 +144,7 @@ class PlacementLeader:
                         raise
                     _log.exception("placement failed")
                 delay = self._options.acquire * (0.75 + self._clock.token(1)[0] / 510)
-                if held_since is not None:
+                if held_since is not None and self._lease_life > 0:
                     # When it has expired, if nobody renewed it since.
                     expired = held_since + self._lease_life + _LATER - self._clock.monotonic()
                     delay = expired if 0 < expired < delay else delay

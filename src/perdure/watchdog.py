@@ -89,7 +89,7 @@ class Watchdog:
             elif not interrupted:
                 # Once per blockage: code that catches it gets no second one, but the process's end.
                 interrupted = True
-                self._interrupt(silent)
+                self._interrupt(silent, seen)
             elif silent > self._blocked_after + self._stuck_after:
                 self._stuck(silent)
 
@@ -105,21 +105,22 @@ class Watchdog:
             frame = frame.f_back
         return False
 
-    def _interrupt(self, silent: float) -> None:
-        frame = self._frame()
-        user = frame
+    def _interrupt(self, silent: float, seen: float) -> None:
+        # Nothing that lets the loop's thread run may stand between the look and the raise: the exception would come
+        # up wherever the thread is by then, in the runtime itself perhaps. So it is logged afterwards.
+        frame = user = self._frame()
         while user is not None and user.f_code not in self._codes:
             user = user.f_back
-        if frame is None or user is None:
+        if user is not None and self._last == seen:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._loop_thread), ctypes.py_object(LoopBlocked)
+            )
+            log.error(
+                "loop.blocked",
+                extra=fields(seconds=round(silent, 1), function=user.f_code.co_qualname, stack=_stack(frame)),
+            )
+        else:
             log.warning("loop.blocked", extra=fields(seconds=round(silent, 1), stack=_stack(frame)))
-            return
-        log.error(
-            "loop.blocked",
-            extra=fields(seconds=round(silent, 1), function=user.f_code.co_qualname, stack=_stack(frame)),
-        )
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(self._loop_thread), ctypes.py_object(LoopBlocked)
-        )
 
     def _stuck(self, silent: float) -> None:
         log.critical("loop.stuck", extra=fields(seconds=round(silent, 1), stack=_stack(self._frame())))
