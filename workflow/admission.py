@@ -204,6 +204,30 @@ class Admission:
         else:
             entry.start_id = meta.start_id
 
+    def granted(self, actor: ActorId) -> None:
+        """An instance that has not started has a slot of the cluster: it need not wait for those that have none. They
+        would wait for it, should its last owner have asked for it when they could not. Idempotent."""
+        entry = self._entries.get(actor)
+        if entry is None or entry.stage != QUEUED:
+            return
+        line = entry.line
+        if line.limit is not None and (self._unknown or line.inside >= line.limit):
+            asking = [
+                other for other in self._entries.values() if other.line is line and other.stage == ASKING
+            ]
+            if self._unknown or not asking:
+                # Those that are under way on this node make room when they end.
+                return
+            last = max(asking)
+            last.stage = QUEUED
+            line.asking -= 1
+            line.inside -= 1
+            line.queued += 1
+            heapq.heappush(line.queue, last)
+        # What is left of it in the queue is passed over.
+        line.queued -= 1
+        self._begin_to_ask(entry)
+
     def ended(self, actor: ActorId) -> None:
         """An instance does not count any more, nor does it wait. Idempotent."""
         if self._looking:
@@ -377,14 +401,19 @@ class Admission:
                 return
             heapq.heappop(line.queue)
             line.queued -= 1
-            line.inside += 1
             if line.spread is None:
+                line.inside += 1
                 self._get_ready(entry)
             else:
-                entry.stage = ASKING
-                line.asking += 1
-                line.youngest = max(line.youngest, entry.created)
-                self._ask(entry)
+                self._begin_to_ask(entry)
+
+    def _begin_to_ask(self, entry: _Entry) -> None:
+        line = entry.line
+        entry.stage = ASKING
+        line.inside += 1
+        line.asking += 1
+        line.youngest = max(line.youngest, entry.created)
+        self._ask(entry)
 
     def _ask(self, entry: _Entry) -> None:
         engine = self._engine

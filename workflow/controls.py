@@ -183,3 +183,10 @@ def purge(work: Work, message: Message, children: list[ChildScheduled]) -> None:
 def wait(work: Work, message: Message) -> None:
     # Once this turn is durable: until then the message may come back into the mailbox.
     work.turn.answers.append((work.behaviour.wait, message))
+
+
+def granted(work: Work, message: Message) -> None:
+    work.answer(message)
+    admission = work.engine.admission
+    if admission is not None:
+        work.turn.effects.append((admission.granted, (work.actor,)))

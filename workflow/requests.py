@@ -112,6 +112,10 @@ class Release(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=Fals
     ask: int = 0
 
 
+class Granted(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The instance has a slot and has not started: whoever asked for it is perhaps not its owner any more."""
+
+
 class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     """Run an activity and send its `ActivityDone` to the instance."""
 

@@ -21,7 +21,7 @@ from perdure.actors.turn import Turn
 from perdure.errors import CorruptState, Moved, StoreError
 from perdure.logs import fields
 from perdure.statestore.contract import ActorId, Reminder, Snapshot
-from perdure.workflow.requests import Acquire, Release
+from perdure.workflow.requests import Acquire, Granted, Release
 from perdure.workflow.state import RuntimeStatus
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure.workflow")
 
 _HOLDER = "holder:"
-#: Seconds for which instances wait before it is looked whether all that have a slot are still there, and between two
-#: such looks: one that was purged by force never gave its slot back.
+#: Seconds for which instances wait before it is looked whether all that have a slot are still there and know of it,
+#: and between two such looks: one that was purged by force never gave its slot back, and the owner that asked for one
+#: may have lost the instance before it was answered.
 AUDIT = 5.0
 
 
@@ -267,6 +268,8 @@ class SlotsBehaviour:
                 row = await engine.store.row(ActorId(engine.name, instance_id))
                 if row is None or row.status in _FINISHED:
                     stale.append((instance_id, holder))
+                elif row.status == RuntimeStatus.PENDING:
+                    engine.router.send(row.actor, "granted", Granted(), _ignore)
         except StoreError as error:
             log.info("slots.audit_failed", extra=fields(workflow=self._name, reason=error))
         if self._audit_due == due:
@@ -274,6 +277,10 @@ class SlotsBehaviour:
             self._stale = stale
             # Which looks again later while somebody waits.
             self._activation.wake()
+
+
+def _ignore(answer: object) -> None:
+    """The next look sends it again."""
 
 
 def slots_type(namespace: str, app_id: str) -> str:

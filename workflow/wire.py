@@ -9,6 +9,7 @@ from perdure.workflow.requests import (
     ActivityRequest,
     ChildDone,
     Forget,
+    Granted,
     Purge,
     Raise,
     Release,
@@ -25,7 +26,18 @@ from perdure.workflow.whereabouts import ActivitiesOf, KnownActivities, UnknownA
 
 #: The bodies of messages to workflow actors.
 ToWorkflow = (
-    Start | Raise | ActivityDone | ChildDone | TimerDue | Suspend | Resume | Terminate | Purge | Wait | Forget
+    Start
+    | Raise
+    | ActivityDone
+    | ChildDone
+    | TimerDue
+    | Suspend
+    | Resume
+    | Terminate
+    | Purge
+    | Wait
+    | Forget
+    | Granted
 )
 
 #: How the names of the runtime's own actor types begin; see `perdure.workflow.engine`.

@@ -48,6 +48,7 @@ from perdure.workflow.requests import (
     ActivityRequest,
     ChildDone,
     Forget,
+    Granted,
     Outgoing,
     Raise,
     Release,
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure.workflow")
 
 #: Handled before all other messages of a turn, without user code.
-CONTROL = (Suspend, Resume, Terminate, Wait, Forget)
+CONTROL = (Suspend, Resume, Terminate, Wait, Forget, Granted)
 
 
 class Work:
@@ -503,6 +504,7 @@ HANDLERS: dict[type, Callable[[Work, Message], None]] = {
     Terminate: controls.terminate,
     Wait: controls.wait,
     Forget: controls.forget,
+    Granted: controls.granted,
 }
 
 #: One small handler per command, in the order of `commands.py`.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from asyncpg.prepared_stmt import PreparedStatement
 
 from perdure.errors import ConfigurationError, StoreError
 from perdure.statestore.postgres.errors import mapped
@@ -30,6 +32,7 @@ class PostgresLease:
         self._key = lock_key(store.options.schema, f"lease {name}")
         self._table = f"{store.options.schema}.leases"
         self._connection: Connection | None = None
+        self._statements: _Statements
         self._generation = 0
         self._term: int | None = None
         #: Writes under the term, and those of them that were answered.
@@ -60,19 +63,20 @@ class PostgresLease:
             connection, self._generation = await connector.connect_directly()
             self._connection = connection
             await connection.execute(_LIVELY)
-        if self._term is None:
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key):
-                return None
-            if connection.get_server_version().major >= 14:
-                await connection.execute(f"SET idle_session_timeout = '{LAPSE}s'")
+            # While a statement is being prepared the server waits for more without counting the time, so this is done
+            # before there is a lock that a holder that stands still just then would keep.
+            lock = _LOCK if connection.get_server_version().major >= 14 else _LOCK_BEFORE_14
+            self._statements = _Statements(
+                *[
+                    await connection.prepare(text.format(table=self._table, lapse=LAPSE))
+                    for text in (lock, _BEGIN, _WRITE, _RENEW)
+                ]
+            )
+        if self._term is None and not await self._statements.lock.fetchval(self._key):
+            return None
         self._term = None
         self._writes = self._answered = 0
-        term: int = await connection.fetchval(
-            f"INSERT INTO {self._table} AS l (name, term, writes) VALUES ($1, $2, 0) ON CONFLICT (name) DO UPDATE"
-            " SET term = greatest(l.term + 1, excluded.term), writes = 0 RETURNING term",
-            self._name,
-            self._store.now() // 1000,
-        )
+        term: int = await self._statements.begin.fetchval(self._name, self._store.now() // 1000)
         self._term = term
         return term
 
@@ -83,12 +87,7 @@ class PostgresLease:
         async with self._busy:
             self._writes += 1
             number = self._writes
-            found = await self._ask(
-                f"UPDATE {self._table} SET value = $4, writes = $3 WHERE name = $1 AND term = $2 AND writes < $3"
-                " RETURNING 1",
-                number,
-                value,
-            )
+            found = await self._ask("write", number, value)
             if found is None:
                 self._lose()
                 raise self._not_held("a higher term was acquired")
@@ -96,11 +95,7 @@ class PostgresLease:
 
     async def renew(self) -> None:
         async with self._busy:
-            found = await self._ask(
-                f"SELECT 1 FROM {self._table} WHERE name = $1 AND term = $2 AND writes >= $3",
-                self._answered,
-                seconds=RENEW,
-            )
+            found = await self._ask("renew", self._answered, seconds=RENEW)
             if found is None:
                 self._lose()
                 raise self._not_held("a higher term was acquired, or the server lost what was written")
@@ -112,9 +107,9 @@ class PostgresLease:
             if connection is None or not held:
                 return
             try:
+                await connection.execute(f"SELECT pg_advisory_unlock({self._key})")
                 if connection.get_server_version().major >= 14:
                     await connection.execute("SET idle_session_timeout = 0")
-                await connection.fetchval("SELECT pg_advisory_unlock($1)", self._key)
             except Exception:  # noqa: BLE001 - whatever it was, the lock goes with the session
                 self._lose()
 
@@ -123,13 +118,16 @@ class PostgresLease:
         async with self._busy:
             self._lose()
 
-    async def _ask(self, sql: str, *arguments: object, seconds: float | None = None) -> object:
+    async def _ask(
+        self, statement: Literal["write", "renew"], *arguments: object, seconds: float | None = None
+    ) -> object:
         """One statement under the term, in the session that has the lock: an answer proves that it has it."""
         if self._term is None or self._connection is None:
             raise self._not_held("it was not acquired, or is lost")
         try:
             async with asyncio.timeout(seconds):
-                found: object = await self._connection.fetchval(sql, self._name, self._term, *arguments)
+                prepared: PreparedStatement[Any] = getattr(self._statements, statement)
+                found: object = await prepared.fetchval(self._name, self._term, *arguments)
         except BaseException as error:
             # The session may be gone, and the lock another's.
             self._lose()
@@ -153,6 +151,28 @@ class PostgresLease:
         return StoreError(f"the lease {self._name!r} is not held: {why}")
 
 
+class _Statements(NamedTuple):
+    """What is asked in the session that may have the lock, each in one message."""
+
+    lock: PreparedStatement[Any]
+    begin: PreparedStatement[Any]
+    write: PreparedStatement[Any]
+    renew: PreparedStatement[Any]
+
+
+#: True if it is had; from then on the server ends the session when it says nothing.
+_LOCK = """
+SELECT CASE WHEN pg_try_advisory_lock($1) THEN set_config('idle_session_timeout', '{lapse}s', false) IS NOT NULL END
+"""
+_LOCK_BEFORE_14 = "SELECT pg_try_advisory_lock($1)"
+_BEGIN = """
+INSERT INTO {table} AS l (name, term, writes) VALUES ($1, $2, 0) ON CONFLICT (name) DO UPDATE
+SET term = greatest(l.term + 1, excluded.term), writes = 0 RETURNING term
+"""
+_WRITE = """
+UPDATE {table} SET value = $4, writes = $3 WHERE name = $1 AND term = $2 AND writes < $3 RETURNING 1
+"""
+_RENEW = "SELECT 1 FROM {table} WHERE name = $1 AND term = $2 AND writes >= $3"
 #: So that the server notices soon that nobody is there any more.
 _LIVELY = f"""
 SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2;

@@ -66,6 +66,7 @@ BODIES: list[Any] = [
     Purge(False, True, "start-id"),
     Wait("started"),
     Forget(),
+    requests.Granted(),
 ]
 SLOT_BODIES = [
     requests.Acquire("id", "start-id", 1_700_000_000_000_000, 2),
