@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,10 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None 
     return app
 
 
+#: Seconds for which a node that stops waits for the first request of a new connection.
+FIRST_REQUEST = 0.5
+
+
 class AccessLog(AbstractAccessLogger):
     """One DEBUG line per request."""
 
@@ -75,9 +80,26 @@ class AccessLog(AbstractAccessLogger):
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's handler of one connection, but for what it answers to bytes that are no HTTP request."""
+    """aiohttp's handler of one connection, but for what it answers to bytes that are no HTTP request. `silent`: those
+    that have sent nothing yet, and since when; it keeps itself in there."""
 
-    __slots__ = ()
+    __slots__ = ("_silent",)
+
+    def __init__(self, *args: Any, silent: dict[Connection, float], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._silent = silent
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._silent[self] = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        self._silent.pop(self, None)
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._silent.pop(self, None)
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -127,6 +149,7 @@ class HttpServer:
         if self._sockets:
             self.port = self._sockets[0].getsockname()[1]
         self._listeners: list[asyncio.Server] = []
+        self._silent: dict[Connection, float] = {}
         self._runner = web.AppRunner(self.app, handle_signals=False, shutdown_timeout=drain_seconds)
 
     @property
@@ -142,7 +165,12 @@ class HttpServer:
 
         def connection() -> Connection:
             return Connection(
-                handlers, loop=loop, logger=logger, access_log=logger, access_log_class=AccessLog
+                handlers,
+                silent=self._silent,
+                loop=loop,
+                logger=logger,
+                access_log=logger,
+                access_log_class=AccessLog,
             )
 
         try:
@@ -164,4 +192,13 @@ class HttpServer:
             one.close()
         self._listeners, self._sockets = [], []
         self.app[POLLS].stop()
+        await self._first_requests()
         await self._runner.cleanup()
+
+    async def _first_requests(self) -> None:
+        """What was accepted just now is answered: whoever is connected to a node that goes cannot know that another
+        one listens on the same address."""
+        while any(  # noqa: ASYNC110 - what ends it is often time
+            time.monotonic() < since + FIRST_REQUEST for since in self._silent.values()
+        ):
+            await asyncio.sleep(0.01)

@@ -159,6 +159,20 @@ async def test_stop_finishes_requests_in_progress_and_ends_long_polls(node: Any)
     await server.stop()
 
 
+async def test_a_connection_that_was_just_accepted_is_answered(node: Any) -> None:
+    server = HttpServer(node, port=0, drain_seconds=5)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    while not server._silent:  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(server.stop())
+    await asyncio.sleep(0)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await stopping
+
+
 async def test_requests_are_not_logged_at_info(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "perdure")
     await call("GET", "/livez")

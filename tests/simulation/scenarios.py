@@ -277,6 +277,15 @@ SCENARIOS: dict[str, Scenario] = {
             limited="activities",
         ),
         Scenario(
+            "shares",
+            (leader_dies, leader_dies, leader_pauses, drop_links),
+            nodes=3,
+            pause=1.0,
+            seconds=12.0,
+            counters=0,
+            limited="activities",
+        ),
+        Scenario(
             "slots",
             (*NODES, *PLACEMENT, cut, lossy, repeating, repeating, store_fails, evict),
             nodes=3,
