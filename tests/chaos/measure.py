@@ -30,6 +30,7 @@ TICK = 0.2
 NOTICED = 1.0
 #: Seconds before and after a fault that are looked at, and the width of the bins of throughput.
 BEFORE = 4.0
+AFTER = 4.0
 BIN = 0.5
 PATIENCE = 60.0
 
@@ -121,7 +122,7 @@ class Measurement:
         server.kill()
         since = await self._all_since(at)
         # Whoever was between two steps goes on first; whose step was running has to be found by the new owner.
-        await asyncio.sleep(2 * NOTICED)
+        await asyncio.sleep(max(2 * NOTICED, at + AFTER + BIN - time.time()))
         self._ledger.update()
         felt = self._felt(server.name, at, {id: since[id] - at for id in victims})
         await server.start()
@@ -135,7 +136,7 @@ class Measurement:
         before = sum(1 for t in times if at - BEFORE <= t < at) / BEFORE
         bins = [
             sum(1 for t in times if start <= t < start + BIN) / BIN
-            for start in (at + number * BIN for number in range(8))
+            for start in (at + number * BIN for number in range(int(AFTER / BIN)))
         ]
         progress = sorted(self._longest_gap(id, at)[1] - at for id in waited)
         return Felt(
