@@ -90,7 +90,8 @@ class Delivery:
                 router.clock.call_soon(router.route, message)
                 return True
         delay = min(RETRY_FIRST * 2 ** min(attempt, 16), RETRY_LAST)
-        router.clock.call_later(delay, router.route, message)
+        # More or less, as all that a lost link had on it would come back at one moment.
+        router.clock.call_later(delay * (0.5 + router.clock.token(1)[0] / 510), router.route, message)
         return True
 
 

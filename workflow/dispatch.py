@@ -51,10 +51,24 @@ class Task(NamedTuple):
 class Out:
     """An activity request that is not settled: with which node it is, and since when."""
 
-    __slots__ = ("failures", "lost", "missed", "node", "request", "shown", "since", "unregistered_since")
+    __slots__ = (
+        "failures",
+        "lost",
+        "missed",
+        "near",
+        "node",
+        "request",
+        "shown",
+        "since",
+        "unregistered_since",
+    )
 
-    def __init__(self, request: ActivityRequest, now: float) -> None:
+    def __init__(self, request: ActivityRequest, now: float, near: bool) -> None:
         self.request = request
+        #: It goes to this node, if it can. Of all that an instance has asked for, one runs beside it: nothing need cross
+        #: a link for a chain of them. The others are spread, as those of one instance may be many. Decided once: what
+        #: is sent again joins what may be there already.
+        self.near = near
         #: The incarnation that acknowledged it; empty: none yet.
         self.node = ""
         #: Since when it is with that node, or on its way to one, as far as anybody said.
@@ -137,8 +151,9 @@ class Dispatcher:
         task = Task(ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id)
         if task in self._out:
             return
-        out = self._out[task] = Out(request, self._engine.clock.monotonic())
         self._actors[task.actor] += 1
+        near = self._actors[task.actor] == 1
+        out = self._out[task] = Out(request, self._engine.clock.monotonic(), near)
         node = self._elsewhere.pop(task, None) if self._elsewhere else None
         if node is not None and self._engine.locator.present(node):
             out.node = node
@@ -177,8 +192,9 @@ class Dispatcher:
         request = out.request
         engine = self._engine
         kind = engine.activity_type(request.app_id)
+        near = engine.router.node if out.near else ""
         node = engine.locator.activity_node(
-            request.app_id or engine.app_id, request.name, request.activity_id, out.missed
+            request.app_id or engine.app_id, request.name, request.activity_id, out.missed, near
         )
         if node is None and out.missed:
             # None of them all: begin again with the first.

@@ -41,10 +41,11 @@ class Locator(ActorLocator, Protocol):
     """Where things are, by the newest placement table."""
 
     def activity_node(
-        self, app_id: str, name: str, activity_id: str, missed: Collection[str] = ()
+        self, app_id: str, name: str, activity_id: str, missed: Collection[str] = (), near: str = ""
     ) -> str | None:
-        """The node that runs this activity: the first, in rendezvous order of the activity's id, of the app's nodes
-        that registered the name, but for those in `missed`; None while there is none."""
+        """The node that runs this activity, of the app's nodes that registered the name, but for those in `missed`:
+        `near` if that is among them and no limit of the cluster is for the name, else the first in rendezvous order of
+        the activity's id. None while there is none."""
 
     def workflow_limit(self, app_id: str, name: str) -> int | None:
         """How many instances of a workflow may be under way in the cluster: what its nodes say, the fewest."""

@@ -26,18 +26,21 @@ class TableLocator:
         self._namespace = namespace
         self._table: Table | None = None
         self._hosts: dict[tuple[str, str], list[str]] = {}
+        #: Those with a limit over the cluster.
+        self._shared: set[tuple[str, str]] = set()
 
     def owner(self, actor_type: str, partition: int) -> str | None:
         table = self._placement.table
         return None if table is None else table.owner(actor_type, partition)
 
     def activity_node(
-        self, app_id: str, name: str, activity_id: str, missed: Collection[str] = ()
+        self, app_id: str, name: str, activity_id: str, missed: Collection[str] = (), near: str = ""
     ) -> str | None:
         table = self._placement.table
         if table is not self._table:
             self._table = table
             self._hosts.clear()
+            self._shared.clear()
         hosts = self._hosts.get((app_id, name))
         if hosts is None:
             hosts = self._hosts[app_id, name] = self._find(app_id, name)
@@ -45,6 +48,8 @@ class TableLocator:
             hosts = [node for node in hosts if node not in missed]
         if len(hosts) <= 1:
             return hosts[0] if hosts else None
+        if near and near in hosts and (app_id, name) not in self._shared:
+            return near
         return ranked(hosts, activity_id)[0]
 
     def _find(self, app_id: str, name: str) -> list[str]:
@@ -55,7 +60,10 @@ class TableLocator:
             if m.app_id == app_id and m.namespace == self._namespace and name in m.activities
         )
         most = limits_of(members, self._namespace, app_id).get(name)
-        return hosts if most is None else serving(hosts, name, most)
+        if most is None:
+            return hosts
+        self._shared.add((app_id, name))
+        return serving(hosts, name, most)
 
     def workflow_limit(self, app_id: str, name: str) -> int | None:
         table = self._placement.table

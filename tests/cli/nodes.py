@@ -19,7 +19,7 @@ import os
 import time
 from pathlib import Path
 
-from perdure import ActivityContext, App, WorkflowContext
+from perdure import ActivityContext, App, WorkflowContext, when_all
 
 FOLDER = Path(os.environ["FOLDER"])
 app = App("shop", replay_check="off")
@@ -40,8 +40,8 @@ async def where(ctx: ActivityContext, seconds: float) -> int:
 
 @app.workflow
 async def spread(ctx: WorkflowContext, order: tuple[int, float]) -> list[int]:
-    """Which processes ran so many activities, one after the other, of so many seconds."""
-    return [await ctx.call_activity(where, input=order[1]) for _ in range(order[0])]
+    """Which processes ran so many activities of so many seconds."""
+    return list(await when_all([ctx.call_activity(where, input=order[1]) for _ in range(order[0])]))
 
 
 @app.workflow

@@ -53,8 +53,21 @@ def app(runs: Runs) -> Registry:
     async def long(ctx: ActivityContext) -> str:
         return await runs(ctx)
 
+    @registry.activity(name="short")
+    async def short(ctx: ActivityContext) -> None:
+        with LEDGER.get().noted(ctx, PROCESS.get()):
+            return
+
     @registry.workflow(name="one")
     async def one(ctx: WorkflowContext) -> Any:
+        # The first runs beside its workflow, the second on any node.
+        first = ctx.call_activity(short)
+        result = await ctx.call_activity(long)
+        await first
+        return result
+
+    @registry.workflow(name="alone")
+    async def alone(ctx: WorkflowContext) -> Any:
         return await ctx.call_activity(long)
 
     return registry
@@ -103,6 +116,28 @@ def test_what_runs_elsewhere_does_not_run_again_when_its_instance_moves() -> Non
         runs.open = True
         state = await result(runner, id)
         assert state.serialized_output == f'"{runner.id}"'
+
+    play(body, nodes=0)
+
+
+def test_what_is_alone_runs_beside_its_workflow() -> None:
+    runs = Runs()
+    runs.open = True
+
+    async def body(world: World) -> None:
+        for name in ("n0", "n1", "n2"):
+            world.registries[name] = app(runs)
+            world.add_node(name)
+        await until(world, lambda: len(world.living()) == 3)
+        client = world.living()[0]
+        for number in range(20):
+            id = f"alone-{number}"
+            await client.ask(lambda c, id=id: c.schedule_new_workflow("alone", instance_id=id))
+            await result(client, id)
+            mine = owner(world, id)
+            assert mine is not None
+            assert runs.at[-1] == mine.id
+        assert len(set(runs.at)) == 3
 
     play(body, nodes=0)
 
