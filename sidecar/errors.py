@@ -34,6 +34,7 @@ _ANSWERS: tuple[tuple[type[errors.PerdureError], int, str | None], ...] = (
     (errors.NotRegistered, 404, ""),
     (errors.AlreadyExists, 409, ""),
     (errors.InvalidState, 409, None),
+    (errors.KeyReused, 409, ""),
     (errors.PayloadTooLarge, 413, ""),
     (errors.InvalidInput, 400, ""),
     (errors.DeadlineExceeded, 504, ""),

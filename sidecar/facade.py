@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, Protocol
 
+from perdure.actors.operations import Change, ReminderRequest, TimerRequest
 from perdure.cluster_view import ClusterView
 from perdure.statestore.contract import ActorId, Finding, Page, Reminder
 from perdure.workflow.events import Event
@@ -72,9 +73,35 @@ class Workflows(Protocol):
 class Actors(Protocol):
     """Actors of all types, wherever in the cluster they are."""
 
-    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
-        """Calls a method with JSON and returns its JSON. `NotRegistered` for an unknown type, `NotFound` for an
-        unknown method, any other `PerdureError` when the method raised."""
+    def now(self) -> int:
+        """The node's time, in microseconds since 1970 UTC."""
+
+    async def call(
+        self,
+        actor_type: str,
+        actor_id: str,
+        method: str,
+        payload: bytes | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> bytes | None:
+        """Calls a method with JSON and returns its JSON; executed once for each key. `NotRegistered` for an unknown
+        type, `NotFound` for an unknown method, any other `PerdureError` when the method raised."""
+
+    async def change_state(self, actor: ActorId, changes: Sequence[Change]) -> None:
+        """Changes an actor's state: all of it or none. `NotRegistered`, `InvalidInput`, as those that follow."""
+
+    async def set_reminder(self, actor: ActorId, reminder: ReminderRequest) -> None:
+        """`AlreadyExists` where it is not to be replaced."""
+
+    async def delete_reminder(self, actor: ActorId, name: str) -> None:
+        """No error when there is none."""
+
+    async def set_timer(self, actor: ActorId, timer: TimerRequest) -> None:
+        """For as long as the actor is in memory. `NotFound` for a callback that is none."""
+
+    async def delete_timer(self, actor: ActorId, name: str) -> None:
+        """No error when there is none."""
 
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100

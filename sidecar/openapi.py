@@ -142,6 +142,7 @@ def _actor_paths() -> Json:
     return {
         f"{one}/method/{{method}}": {verb: _call(actor, verb) for verb in ("post", "put", "get", "delete")},
         f"{one}/state": {
+            **{verb: _transaction(actor) for verb in ("post", "put")},
             "get": _operation(
                 "Lists an actor's state keys.",
                 [
@@ -155,7 +156,7 @@ def _actor_paths() -> Json:
                     _query("limit", _whole(1, 1000, 100), "How many at most."),
                 ],
                 {200: _answer("A page of keys.", "Keys")},
-            )
+            ),
         },
         f"{one}/state/{{key}}": {
             "get": _operation(
@@ -168,12 +169,48 @@ def _actor_paths() -> Json:
                 },
             )
         },
+        **_actor_changes(one, actor),
         f"{one}/reminders": {
             "get": _operation(
                 "An actor's reminders.", actor, {200: _answer("All its timed reminders.", "Reminders")}
             )
         },
     }
+
+
+def _actor_changes(one: str, actor: list[Json]) -> Json:
+    done = {204: {"description": "Done."}, **_RESERVED, 404: _error("No such actor type.")}
+    reminder = [*actor, _path("name", _ID, "The reminder's name.", "daily")]
+    timer = [*actor, _path("name", _ID, "The timer's name.", "tick")]
+    taken = {409: _error("There is one of this name, and `overwrite` is false.")}
+    wake = _content("When, how often, and with what.", {"$ref": "#/components/schemas/Wake"})
+    set_reminder = _operation(
+        "Sets a reminder.", reminder, {**done, **taken}, body={**wake, "required": False}
+    )
+    set_timer = _operation("Sets a timer.", timer, done, body={**wake, "required": True})
+    return {
+        f"{one}/reminders/{{name}}": {
+            "post": set_reminder,
+            "put": set_reminder,
+            "get": _operation(
+                "One reminder.",
+                reminder,
+                {200: _answer("As it stands.", "Reminder"), 404: _error("There is none of this name.")},
+            ),
+            "delete": _operation("Deletes a reminder.", reminder, done),
+        },
+        f"{one}/timers/{{name}}": {
+            "post": set_timer,
+            "put": set_timer,
+            "delete": _operation("Deletes a timer.", timer, done),
+        },
+    }
+
+
+def _transaction(actor: list[Json]) -> Json:
+    done = {204: {"description": "All of it is stored."}, **_RESERVED}
+    changes = _content("Changes, all or none.", {"$ref": "#/components/schemas/StateTransaction"})
+    return _operation("Changes an actor's state.", actor, done, body={**changes, "required": True})
 
 
 def _call(actor: list[Json], verb: str) -> Json:
@@ -280,6 +317,7 @@ def _error(description: str) -> Json:
 
 _NO_INSTANCE = {404: _error("There is no such instance.")}
 _NO_TOKEN = {401: _error("The node wants its API token.")}
+_RESERVED = {403: _error("The actor type belongs to the runtime, or no node hosts it.")}
 _ALWAYS = {
     400: _error("The request is not valid; the message says what was wrong and what would be right."),
     **_NO_TOKEN,

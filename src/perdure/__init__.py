@@ -16,6 +16,7 @@ docs/architecture.md follows a request through all of them.
 
 from perdure.actors.actor import Actor
 from perdure.actors.proxy import ActorProxy
+from perdure.actors.schedule import FailurePolicy
 from perdure.app import App
 from perdure.errors import PerdureError
 from perdure.node import Node
@@ -31,6 +32,7 @@ __all__ = [
     "Actor",
     "ActorProxy",
     "App",
+    "FailurePolicy",
     "Node",
     "NonRetriableError",
     "PerdureError",

@@ -9,10 +9,12 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from perdure import logs
 from perdure.actors.actor import Actor
+from perdure.actors.replies import KEEP
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.errors import ConfigurationError, StoreHeld
 from perdure.membership import PEER_PORT, ClusterOptions
@@ -68,20 +70,34 @@ class App:
     def actor(self, cls: C) -> C: ...
     @overload
     def actor(
-        self, cls: None = None, *, name: str | None = None, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        cls: None = None,
+        *,
+        name: str | None = None,
+        idle_timeout: float = IDLE_TIMEOUT,
+        reentrant: bool = False,
+        keep_replies: timedelta = KEEP,
     ) -> Callable[[C], C]: ...
     def actor(
-        self, cls: C | None = None, *, name: str | None = None, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        cls: C | None = None,
+        *,
+        name: str | None = None,
+        idle_timeout: float = IDLE_TIMEOUT,
+        reentrant: bool = False,
+        keep_replies: timedelta = KEEP,
     ) -> C | Callable[[C], C]:
         """Registers a class derived from `Actor`, as a decorator: `@app.actor` or `@app.actor(name=…)`.
 
         `idle_timeout`: seconds without a call after which an actor leaves memory; its state stays in the store.
+        `reentrant`: whatever a turn calls may call the actor back while the turn waits. `keep_replies`: for how long
+        a call with an idempotency key is known.
         """
 
         def register(actor: C) -> C:
-            spec = ActorSpec(actor, name, idle_timeout)
+            spec = ActorSpec(actor, name, idle_timeout, reentrant, keep_replies)
             # Made once here, so that what is wrong with the class is said where it is registered.
-            kind = UserActorType(actor, _NOBODY, name=name, idle_timeout=idle_timeout).name
+            kind = UserActorType(actor, _NOBODY, name=name, keep_replies=keep_replies).name
             known = self._actors.get(kind)
             if known is not None:
                 raise ConfigurationError(

@@ -63,6 +63,12 @@ class AlreadyExists(PerdureError):
     code = "ERR_INSTANCE_ALREADY_EXISTS"
 
 
+class KeyReused(PerdureError):
+    """The idempotency key was used for another request."""
+
+    code = "ERR_IDEMPOTENCY_KEY_REUSED"
+
+
 class InvalidState(PerdureError):
     """The instance is not in a state that allows this."""
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from perdure.actors import operations
 from perdure.actors.actor import Actor, actor_type
 from perdure.actors.calls import CALL_TIMEOUT
 from perdure.actors.ids import is_reserved, plain, qualified
+from perdure.actors.operations import Change, Named, ReminderRequest, TimerRequest
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
@@ -306,9 +308,17 @@ class Node:
         """Where HTTP is served; None without HTTP."""
         return self._server.url if self._server is not None else None
 
-    def actor(self, cls: type[A], actor_id: str) -> A:
-        """A typed proxy of the actor with this id: `await node.actor(Counter, "42").increment(1)`."""
-        return ActorProxy.of(self, cls, actor_id)
+    def actor(
+        self,
+        cls: type[A],
+        actor_id: str,
+        *,
+        timeout: float = CALL_TIMEOUT,
+        idempotency_key: str | None = None,
+    ) -> A:
+        """A typed proxy of the actor with this id: `await node.actor(Counter, "42").increment(1)`. Its options are
+        those of `ActorProxy`."""
+        return ActorProxy.of(self, cls, actor_id, timeout=timeout, idempotency_key=idempotency_key)
 
     async def call_actor(
         self,
@@ -317,6 +327,7 @@ class Node:
         payload: Payload,
         *,
         timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - part of the proxies' public signature
+        idempotency_key: str | None = None,
     ) -> Payload:
         """Calls a user actor: JSON in, JSON out. `NotRegistered` for an unknown type, and see
         `perdure.actors.calls.call`."""
@@ -327,7 +338,9 @@ class Node:
             mine = sorted(plain(name) for name in hosted if name == qualified(self.namespace, plain(name)))
             known = ", ".join(name for name in mine if not is_reserved(name)) or "none"
             raise NotRegistered(f"no actor type {actor.type!r} is registered; registered are: {known}")
-        return await self.runtime.caller.call_actor(actor, method, payload, timeout=timeout)
+        return await self.runtime.caller.call_actor(
+            actor, method, payload, timeout=timeout, idempotency_key=idempotency_key
+        )
 
     # --- Facade ------------------------------------------------------------------------------------------------------
 
@@ -404,8 +417,39 @@ class NodeActors:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
-        return await self._node.call_actor(ActorId(actor_type, actor_id), method, payload)
+    def now(self) -> int:
+        return self._node.runtime.clock.now()
+
+    async def call(
+        self,
+        actor_type: str,
+        actor_id: str,
+        method: str,
+        payload: bytes | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> bytes | None:
+        return await self._node.call_actor(
+            ActorId(actor_type, actor_id), method, payload, idempotency_key=idempotency_key
+        )
+
+    async def change_state(self, actor: ActorId, changes: Sequence[Change]) -> None:
+        await self._ask(actor, operations.CHANGE_STATE, changes)
+
+    async def set_reminder(self, actor: ActorId, reminder: ReminderRequest) -> None:
+        await self._ask(actor, operations.SET_REMINDER, reminder)
+
+    async def delete_reminder(self, actor: ActorId, name: str) -> None:
+        await self._ask(actor, operations.DELETE_REMINDER, Named(name))
+
+    async def set_timer(self, actor: ActorId, timer: TimerRequest) -> None:
+        await self._ask(actor, operations.SET_TIMER, timer)
+
+    async def delete_timer(self, actor: ActorId, name: str) -> None:
+        await self._ask(actor, operations.DELETE_TIMER, Named(name))
+
+    async def _ask(self, actor: ActorId, operation: str, request: object) -> None:
+        await self._node.call_actor(actor, operation, operations.encode(request))
 
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from perdure.actors.calls import RouterCaller
 from perdure.actors.host import ActorHost
 from perdure.actors.ownership import Ownership
 from perdure.actors.questions import NodeQuestions
+from perdure.actors.replies import KEEP
 from perdure.actors.router import Peers, Router
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.clock import Clock
@@ -38,6 +40,10 @@ class ActorSpec(NamedTuple):
     name: str | None = None
     #: Seconds without a message after which an actor leaves memory.
     idle_timeout: float = IDLE_TIMEOUT
+    #: Whether what a turn of it calls may call it back.
+    reentrant: bool = False
+    #: For how long replies of calls with an idempotency key are kept.
+    keep_replies: timedelta = KEEP
 
 
 class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +102,13 @@ class Runtime:
         for spec in actors:
             self.host.register(
                 UserActorType(
-                    spec.cls, self.caller, name=spec.name, idle_timeout=spec.idle_timeout, namespace=namespace
+                    spec.cls,
+                    self.caller,
+                    name=spec.name,
+                    idle_timeout=spec.idle_timeout,
+                    reentrant=spec.reentrant,
+                    keep_replies=spec.keep_replies,
+                    namespace=namespace,
                 )
             )
         self.engine = WorkflowEngine(

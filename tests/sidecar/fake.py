@@ -223,8 +223,23 @@ class FakeActors:
     def __init__(self) -> None:
         self.values: dict[ActorId, dict[str, bytes]] = {}
         self.wakes: dict[ActorId, list[Reminder]] = {}
+        #: What was asked for, with the request as it came; and the idempotency keys of calls.
+        self.asked: list[tuple[str, ActorId, Any]] = []
+        self.keys_given: list[str | None] = []
 
-    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
+    def now(self) -> int:
+        return MICROSECONDS
+
+    async def call(
+        self,
+        actor_type: str,
+        actor_id: str,
+        method: str,
+        payload: bytes | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> bytes | None:
+        self.keys_given.append(idempotency_key)
         if actor_type != "Counter":
             raise NotRegistered(f"no node has the actor type {actor_type!r}; there are: Counter")
         if method == "echo":
@@ -245,6 +260,26 @@ class FakeActors:
 
     async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
         return self.wakes.get(actor, [])
+
+    async def _ask(self, what: str, actor: ActorId, request: Any) -> None:
+        if actor.type != "Counter":
+            raise NotRegistered(f"no node has the actor type {actor.type!r}; there are: Counter")
+        self.asked.append((what, actor, request))
+
+    async def change_state(self, actor: ActorId, changes: Any) -> None:
+        await self._ask("change_state", actor, changes)
+
+    async def set_reminder(self, actor: ActorId, reminder: Any) -> None:
+        await self._ask("set_reminder", actor, reminder)
+
+    async def delete_reminder(self, actor: ActorId, name: str) -> None:
+        await self._ask("delete_reminder", actor, name)
+
+    async def set_timer(self, actor: ActorId, timer: Any) -> None:
+        await self._ask("set_timer", actor, timer)
+
+    async def delete_timer(self, actor: ActorId, name: str) -> None:
+        await self._ask("delete_timer", actor, name)
 
 
 class FakeNode:
