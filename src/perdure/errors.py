@@ -43,6 +43,7 @@ class PayloadTooLarge(InvalidInput):
     """A payload is larger than the limit."""
 
     code = "ERR_PAYLOAD_TOO_LARGE"
+    non_retriable = True
 
 
 class NotFound(PerdureError, LookupError):
@@ -79,6 +80,12 @@ class NotRegistered(PerdureError, LookupError):
     """No function or class is registered under this name."""
 
     code = "ERR_NOT_REGISTERED"
+
+
+class Unauthorized(PerdureError):
+    """The API token is missing, or it is not the right one."""
+
+    code = "ERR_API_TOKEN"
 
 
 class ConfigurationError(PerdureError):
