@@ -143,6 +143,9 @@ class Facade(Protocol):
     async def examine(self) -> Sequence[Finding]:
         """What there is to say of the whole store, as `perdure.doctor.examine`."""
 
+    async def metrics(self) -> bytes:
+        """What a monitoring system reads, in Prometheus' text format."""
+
     def describe(self) -> dict[str, Any]:
         """The node in words and numbers, for people. The edges read the keys `workflows`, `activities` (names),
         `actor_types` (names) and `activations` (number by actor type), if present, and pass on the rest."""

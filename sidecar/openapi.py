@@ -267,6 +267,18 @@ def _node_paths() -> Json:
                 {200: _answer("Yes.", "Readiness"), 503: _answer("No, and why.", "Readiness")},
             )
         },
+        "/metrics": {
+            "get": _plain(
+                "Metrics, in Prometheus' text format.",
+                {
+                    200: {
+                        "description": "All of them.",
+                        "content": {"text/plain": {"schema": {"type": "string"}}},
+                    },
+                    **_NO_TOKEN,
+                },
+            )
+        },
         "/openapi.json": {
             "get": _plain("This description.", {200: _content("OpenAPI 3.0.", anything), **_NO_TOKEN})
         },

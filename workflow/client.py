@@ -28,6 +28,7 @@ from perdure.workflow.instance import describe
 from perdure.workflow.metadata import EDGE_PREFIX
 from perdure.workflow.requests import Purge, Raise, Resume, Start, Suspend, Terminate, Wait
 from perdure.workflow.state import RuntimeStatus, WorkflowState
+from perdure.workflow.trace import INCOMING
 
 #: Seconds for which a request is sent again while its owner cannot be reached.
 RETRY_FOR = 60.0
@@ -82,7 +83,7 @@ class WorkflowClient:
         check_id(instance_id)
         check_payload(payload, "the input")
         start_id = self._engine.clock.token(16).hex()
-        await self._request(instance_id, "start", Start(name, start_id, payload))
+        await self._begin(instance_id, Start(name, start_id, payload))
         return instance_id
 
     def _named(self, workflow: Workflow, input: Any) -> tuple[str, Payload]:
@@ -256,6 +257,17 @@ class WorkflowClient:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
+    async def _begin(self, instance_id: str, body: Start) -> None:
+        """Sends a start, with the trace context of whoever asks for it."""
+        tracing = self._engine.tracing
+        if tracing is None:
+            incoming = INCOMING.get()
+            told = body if incoming is None else msgspec.structs.replace(body, trace=incoming)
+            await self._request(instance_id, "start", told)
+            return
+        with tracing.starting(body.name, instance_id) as context:
+            await self._request(instance_id, "start", msgspec.structs.replace(body, trace=context))
+
     async def _request(self, instance_id: str, method: str, body: msgspec.Struct) -> Any:
         check_id(instance_id)
         while self._engine.host.committer.full:
@@ -277,7 +289,15 @@ class WorkflowClient:
 
         give_up = self._engine.clock.monotonic() + RETRY_FOR
         self._engine.router.send(target, method, body, answered, identity=identity, give_up=give_up)
-        return await answer
+        clock, monitor = self._engine.clock, self._engine.monitor
+        began = clock.monotonic()
+        try:
+            result = await answer
+        except PerdureError:
+            monitor.answered(method, clock.monotonic() - began, well=False)
+            raise
+        monitor.answered(method, clock.monotonic() - began, well=True)
+        return result
 
 
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:

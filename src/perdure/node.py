@@ -35,6 +35,8 @@ from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, Settings, StateStore
 from perdure.statestore.socket.client import SocketStore
 from perdure.statestore.urls import open_store, shown
+from perdure.telemetry.page import MetricsPage
+from perdure.telemetry.tracing import tracing_of
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
@@ -83,6 +85,8 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Further seconds after which it does.
     stuck_after: float = STUCK_AFTER
     runtime: RuntimeOptions = RuntimeOptions()
+    #: Where traces go: a `TracerProvider` of OpenTelemetry's SDK; None: to the one that the program has set, if any.
+    tracer_provider: object | None = None
 
 
 class Node:
@@ -110,6 +114,7 @@ class Node:
         self.runtime: Runtime
         self._membership: Membership | None = None
         self._figures: Figures
+        self._metrics: MetricsPage
         self._server: HttpServer | None = None
         self._sockets: list[socket.socket] = []
         self._watchdog: Watchdog | None = None
@@ -170,6 +175,16 @@ class Node:
         )
         membership = self._membership
         self._figures = Figures(self.runtime, started=self._started, leading=lambda: membership.leading)
+        self._metrics = MetricsPage(
+            self.runtime,
+            app_id=self.app_id,
+            namespace=self.namespace,
+            ready=lambda: self.ready() is None,
+            leading=lambda: membership.leading,
+        )
+        self.runtime.engine.tracing = tracing_of(
+            self.options.tracer_provider, app_id=self.app_id, node=self.node_id
+        )
         membership.connect(self.runtime)
         bind(self)
         if self._sockets:
@@ -373,6 +388,10 @@ class Node:
         if table is None:
             raise Unavailable("this node knows no placement table yet")
         return view(table, self.node_id, await self._figures.of(table.members))
+
+    async def metrics(self) -> bytes:
+        """In Prometheus' text format."""
+        return await self._metrics.page()
 
     async def examine(self) -> Sequence[Finding]:
         return await examine(self.store)

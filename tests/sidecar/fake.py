@@ -308,6 +308,9 @@ class FakeNode:
         figures = NodeFigures("node-1", MICROSECONDS, MICROSECONDS, activations={"Counter": 2})
         return view(table, "node-1", {"node-1": heard(figures, MICROSECONDS, MICROSECONDS)})
 
+    async def metrics(self) -> bytes:
+        return b"# HELP fake A number.\n# TYPE fake gauge\nfake 1\n"
+
     async def examine(self) -> list[Finding]:
         return [
             Finding("ok", "durability", "it is on disk"),
