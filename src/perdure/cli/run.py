@@ -80,7 +80,10 @@ def run(
     log_format: Annotated[
         str,
         typer.Option(
-            "--log-format", envvar="PERDURE_LOG_FORMAT", metavar="FORMAT", help="text, or json: an object a line."
+            "--log-format",
+            envvar="PERDURE_LOG_FORMAT",
+            metavar="FORMAT",
+            help="text, or json: an object a line.",
         ),
     ] = "text",
     log_json: Annotated[bool, typer.Option("--log-json", help="As --log-format json.")] = False,
