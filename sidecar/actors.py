@@ -25,10 +25,11 @@ from perdure.sidecar.requests import (
     json_body,
     malformed,
     name_in_path,
+    start_id,
     text,
     whole,
 )
-from perdure.sidecar.routes import Route, json_response
+from perdure.sidecar.routes import Route, json_response, started_response
 from perdure.statestore.contract import ActorId, Page, Reminder
 
 #: Actor types of the runtime itself. Users can look at their state, and call nothing but `start` of a workflow.
@@ -174,8 +175,10 @@ class ActorApi:
                 404, "ERR_ACTOR_NO_ADDRESS", f"this node serves {self._workflow_type}, not {actor.type}"
             )
         wanted = _wanted(await body_bytes(request))
-        started = await self._workflows.start(wanted.name, bytes(wanted.input) or None, actor.id)
-        return json_response({"instanceID": started}, 202)
+        started = await self._workflows.start(
+            wanted.name, bytes(wanted.input) or None, actor.id, start_id=start_id(request)
+        )
+        return started_response(started, "/v1.0/workflows/dapr")
 
     # --- state -------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ def schemas() -> Json:
         "Started": _object({"instanceID": text}),
         "Workflow": _workflow_schema(),
         "Workflows": _page("instances", {"$ref": "#/components/schemas/Workflow"}, cursor=text),
-        "History": _page("events", _object({"number": count, "type": text, "at": _TIME}), next=count),
+        "History": _page("events", _event_schema(), next=count),
         "Keys": _page("keys", _object({"key": text, "size": count}), cursor=text),
         "Reminders": _page(
             "reminders", _object({"name": text, "dueTime": _TIME, "data": {"nullable": True}})
@@ -100,8 +100,16 @@ def _workflow_schema() -> Json:
         **dict.fromkeys(("startedAt", "completedAt", "scheduledAt"), _TIME),
         **dict.fromkeys(("executionID", "parentInstanceID", "reason", "version"), text),
         "tags": {"type": "object", "additionalProperties": text},
+        "failure": {"type": "object", "description": "What properties do not say of it, as in a history."},
     }
     return _object(required, optional)
+
+
+def _event_schema() -> Json:
+    text: Json = {"type": "string"}
+    shown = _object({"number": {"type": "integer", "minimum": 0}, "type": text, "at": _TIME})
+    stored = _object({"number": {"type": "integer", "minimum": 0}, "stored": {**text, "format": "byte"}})
+    return {"anyOf": [shown, stored]}
 
 
 def _metadata_schema() -> Json:

@@ -18,10 +18,10 @@ from perdure.actors.actor import Actor
 from perdure.actors.proxy import ActorProxy
 from perdure.actors.schedule import FailurePolicy
 from perdure.app import App
+from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.node import Node
 from perdure.workflow.activity_context import ActivityContext
-from perdure.workflow.client import WorkflowClient
 from perdure.workflow.context import WorkflowContext
 from perdure.workflow.retry import NonRetriableError, RetryPolicy
 from perdure.workflow.state import RuntimeStatus, WorkflowState

@@ -22,6 +22,7 @@ from perdure.actors.operations import Change, Named, ReminderRequest, TimerReque
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
+from perdure.client import WorkflowClient
 from perdure.clock import Clock, LoopClock
 from perdure.cluster_view import ClusterView, NodeFigures, view
 from perdure.doctor import examine
@@ -38,8 +39,8 @@ from perdure.statestore.urls import open_store, shown
 from perdure.telemetry.page import MetricsPage
 from perdure.telemetry.tracing import tracing_of
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
-from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
+from perdure.workflow.workflows import Workflows
 
 if TYPE_CHECKING:
     from aiohttp.web import Application
@@ -360,8 +361,8 @@ class Node:
     # --- Facade ------------------------------------------------------------------------------------------------------
 
     @property
-    def workflows(self) -> WorkflowClient:
-        return self.runtime.client
+    def workflows(self) -> Workflows:
+        return self.runtime.workflows
 
     @property
     def actors(self) -> NodeActors:

@@ -17,13 +17,14 @@ from perdure.actors.questions import NodeQuestions
 from perdure.actors.replies import KEEP
 from perdure.actors.router import Peers, Router
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
+from perdure.client import WorkflowClient
 from perdure.clock import Clock
 from perdure.placement.client import PlacementClient
 from perdure.placement.member import Limit, Member
 from perdure.placement.table import Table
 from perdure.statestore.committer import Committer
 from perdure.statestore.contract import RollbackAware, StateStore
-from perdure.workflow.client import WorkflowClient
+from perdure.workflow.client import EngineClient
 from perdure.workflow.engine import WorkflowEngine, workflow_type
 from perdure.workflow.limits import check_limit
 from perdure.workflow.locator import TableLocator
@@ -137,7 +138,9 @@ class Runtime:
         self.host.on_disowned = self.engine.disowned
         self.host.on_taken = self.engine.dispatcher.taken
         self.ownership = Ownership(self.host, placement, self.questions)
-        self.client = WorkflowClient(self.engine)
+        #: What edges ask, and users.
+        self.workflows = EngineClient(self.engine)
+        self.client = WorkflowClient(self.workflows)
 
     async def start(self) -> None:
         """Serves what the newest table gives this node, and follows the tables to come."""

@@ -77,7 +77,9 @@ class FakeWorkflows:
             raise InstanceNotFound(f"there is no workflow instance {id!r}")
         return self.states[id]
 
-    async def start(self, name: str, payload: bytes | None, instance_id: str | None = None) -> str:
+    async def start(
+        self, name: str, payload: bytes | None, instance_id: str | None = None, *, start_id: str | None = None
+    ) -> str:
         self._called("start", name, payload, instance_id)
         id = instance_id or f"made-{len(self.states)}"
         if id in self.states and not self.states[id].runtime_status.finished:
@@ -189,6 +191,8 @@ class FakeWorkflows:
         statuses: Any = (),
         name: str | None = None,
         id_prefix: str = "",
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page[WorkflowState]:
@@ -199,6 +203,8 @@ class FakeWorkflows:
             if (not statuses or state.runtime_status.value in statuses)
             and name in (None, state.name)
             and id.startswith(id_prefix)
+            and (created_from is None or state.created_at >= created_from)
+            and (created_to is None or state.created_at < created_to)
         ]
         try:
             first = int(cursor or 0)
