@@ -88,6 +88,7 @@ class Activation:
         "actor",
         "behaviour",
         "broken",
+        "enter",
         "failures",
         "fence",
         "host",
@@ -117,6 +118,8 @@ class Activation:
         self.touched = 0
         #: Its partition is being given away: what is under way comes to its end, and nothing else begins.
         self.retiring = False
+        #: Takes messages that are part of what the running turn waits for; whether it did. None: there are none.
+        self.enter: Callable[[Message], bool] | None = None
         self._turn: Turn | None = None
         #: The asynchronous turn that is running; any other that still runs belongs to a past that was restored away.
         self._work: Coroutine[Any, Any, Turn | None] | None = None
@@ -137,6 +140,8 @@ class Activation:
         host = self.host
         self.touched = host.tick
         message.arrived = host.clock.monotonic()
+        if message.tickets and self.enter is not None and self.enter(message):
+            return
         self.mailbox.append(message)
         if self.phase is READY:
             if not self._scheduled:
@@ -184,6 +189,7 @@ class Activation:
         # The behaviour knows its activation: were both to keep each other, only the garbage collector could free
         # them, and it would stop the loop for seconds when thousands are evicted.
         behaviour, self.behaviour = self.behaviour, NOBODY
+        self.enter = None
         behaviour.close()
         self._refuse_all(reason)
 

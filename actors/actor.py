@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from perdure.actors.ids import plain
 from perdure.actors.methods import Method, methods_of, note_scope
-from perdure.actors.schedule import When
+from perdure.actors.schedule import FailurePolicy, When
 from perdure.actors.state import ActorState
 from perdure.errors import InvalidState
 from perdure.statestore.contract import ActorId
@@ -29,6 +29,8 @@ class ReminderInfo(NamedTuple):
     left: int | None
     expires: int | None
     data: Any
+    #: How often its tick has raised so far, and is being tried again.
+    failures: int = 0
 
 
 class Context(Protocol):
@@ -45,6 +47,7 @@ class Context(Protocol):
         ttl: When | None,
         data: object,
         overwrite: bool,
+        failure_policy: FailurePolicy | None,
     ) -> None: ...
     async def get_reminder(self, name: str) -> ReminderInfo | None: ...
     async def delete_reminder(self, name: str) -> None: ...
@@ -58,7 +61,7 @@ class Context(Protocol):
         ttl: When | None,
     ) -> None: ...
     def delete_timer(self, name: str) -> None: ...
-    def proxy(self, actor: type[A], actor_id: str, timeout: float) -> A: ...
+    def proxy(self, actor: type[A], actor_id: str, timeout: float, idempotency_key: str | None) -> A: ...
 
 
 class Actor:
@@ -80,6 +83,10 @@ class Actor:
     stored. When the node gives the actor to another one in the middle of a turn, the method has a second to end; then it
     is cancelled and runs again there, and what it had done outside of the actor may happen twice. After `self.state.save()` it does not
     run again: the caller gets `OutcomeUnknown`.
+
+    With `@app.actor(reentrant=True)` whatever a turn calls may call this actor back: such a call runs inside of the
+    turn that waits for it, sees its changes, and is answered when both their changes so far are committed. When it
+    raises, its own changes are undone; the object is discarded when the outer call has ended.
 
     The actor type is the name of the class, or `class Counter(Actor, type="counter")`.
     """
@@ -111,7 +118,8 @@ class Actor:
         """A reminder of this actor is due, in a turn of its own. The turn's commit also moves it to its next time, or
         deletes it; so it fires at least once, and only once if the commit is reached.
 
-        When this raises, the same tick is tried again after 1 s, 3 times; the count survives a crash. Then a
+        When this raises, the same tick is tried again after 1 s, 3 times, or as the reminder's `failure_policy` says;
+        the count survives a crash. Then a
         reminder with a period goes on with its next tick, and one without is deleted and logged as an error."""
         raise NotImplementedError(f"{self.type} has no on_reminder")
 
@@ -138,15 +146,17 @@ class Actor:
         ttl: When | None = None,
         data: object = None,
         overwrite: bool = True,
+        failure_policy: FailurePolicy | None = None,
     ) -> None:
         """Has `on_reminder` called at `due`, and then every `period`, for as long as the actor exists, also after
         restarts. Durable with the turn's commit.
 
         due: a delay or a time; None: at once. period: None: once; `R5/PT1M`: five times in all. ttl: from then on it
         does not fire any more. data: JSON. Text may be `1h30m`, `PT1H30M` or `2030-01-31T12:00:00Z`. Ticks that were
-        missed while no node ran fire once, together. `overwrite=False`: `AlreadyExists` when there is one of this
+        missed while no node ran fire once, together. `failure_policy` is for ticks whose handler raises:
+        `FailurePolicy.drop()` or `.constant(…)`. `overwrite=False`: `AlreadyExists` when there is one of this
         name; otherwise it is replaced."""
-        await self.__reach().set_reminder(name, due, period, ttl, data, overwrite)
+        await self.__reach().set_reminder(name, due, period, ttl, data, overwrite, failure_policy)
 
     async def get_reminder(self, name: str) -> ReminderInfo | None:
         """The reminder of this name; None when there is none (any more)."""
@@ -179,10 +189,18 @@ class Actor:
         """No error when there is no such timer. From the turn's commit on."""
         self.__reach().delete_timer(name)
 
-    def proxy(self, actor: builtins.type[A], actor_id: str, *, timeout: float = 60.0) -> A:
+    def proxy(
+        self,
+        actor: builtins.type[A],
+        actor_id: str,
+        *,
+        timeout: float = 60.0,
+        idempotency_key: str | None = None,
+    ) -> A:
         """Another actor, to call its methods. A call that would have to wait for this actor's own turn, as the other
-        one waits for it, is refused with `InvalidState`."""
-        return self.__reach().proxy(actor, actor_id, timeout)
+        one waits for it, is refused with `InvalidState`, unless this class was registered with `reentrant=True`.
+        `idempotency_key`: see `ActorProxy`."""
+        return self.__reach().proxy(actor, actor_id, timeout, idempotency_key)
 
     def __reach(self) -> Context:
         if self.__context is None:

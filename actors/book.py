@@ -33,6 +33,25 @@ class ReminderBook:
         something else."""
         self._changes[name] = (await self._loaded()).get(name)
 
+    @property
+    def changed(self) -> bool:
+        return bool(self._changes)
+
+    def mark(self) -> dict[str, Reminder | None]:
+        """What `rewind` takes to undo the changes made since."""
+        return dict(self._changes)
+
+    def rewind(self, mark: dict[str, Reminder | None]) -> None:
+        self._changes = dict(mark)
+
+    async def others(self, name: str) -> bool:
+        """Whether there is any reminder of another name."""
+        return any(
+            reminder is not None
+            for known, reminder in {**await self._loaded(), **self._changes}.items()
+            if known != name
+        )
+
     def fill(self, commit: Commit) -> None:
         if self._changes:
             commit.reminders = [reminder for reminder in self._changes.values() if reminder is not None]

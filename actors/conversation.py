@@ -193,6 +193,8 @@ class Conversation:
             left,
             None if identity is None else (identity.sender, identity.number, identity.floor),
             message.chain,
+            message.key,
+            message.tickets,
         )
 
     def _answered(self, reply: wire.Reply) -> None:
@@ -233,6 +235,8 @@ class Conversation:
             deadline=None if request.left is None else clock.monotonic() + request.left,
             redelivered=bool(request.flags & wire.REDELIVERED),
             chain=tuple([ActorId(*actor) for actor in request.chain]),
+            key=request.key,
+            tickets=request.tickets,
         )
         try:
             self._party.arrived(message)

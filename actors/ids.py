@@ -12,6 +12,10 @@ from perdure.statestore.keys import split
 RESERVED = "dapr.internal."
 MAX_BYTES = 256
 
+#: State keys that begin so hold the runtime's kept replies. They come after almost all keys of users, so that they are
+#: the ones that a load leaves out where an actor has very many keys.
+REPLIES = "~reply/"
+
 #: The families of numbered keys that a snapshot always holds whole, or that only workflows have.
 _RUNTIME_FAMILIES = ("history-", "inbox-", "outbox-")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -70,6 +74,8 @@ def check_id(actor_id: str) -> str:
 def check_name(name: str, what: str) -> str:
     """The name of a reminder or a timer; `what` says which of them."""
     problem = _problem(name)
+    if problem is None and is_reserved(name):
+        problem = f"is reserved: names that begin with {RESERVED!r} are Perdure's own"
     if problem:
         raise InvalidInput(f"the name of the {what} {_shown(name)} {problem}")
     return name
@@ -83,8 +89,18 @@ def check_key(key: str) -> str:
         parts = split(key)
         if parts.numbered and parts.name in _RUNTIME_FAMILIES:
             problem = f"is reserved: numbered keys that begin with {parts.name!r} are Perdure's own"
+        elif key.startswith(REPLIES):
+            problem = f"is reserved: keys that begin with {REPLIES!r} are Perdure's own"
     if problem:
         raise InvalidInput(f"the state key {_shown(key)} {problem}")
+    return key
+
+
+def check_idempotency_key(key: str) -> str:
+    """What a caller names a call by. '/' is allowed."""
+    problem = _problem(key, slash=True)
+    if problem:
+        raise InvalidInput(f"the idempotency key {_shown(key)} {problem}")
     return key
 
 

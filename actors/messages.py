@@ -45,6 +45,11 @@ class Message(msgspec.Struct):
     redelivered: bool = False
     #: The user actors whose turns wait for this call, outermost first.
     chain: tuple[ActorId, ...] = ()
+    #: The caller's name for this call of a user actor, whose reply is then kept.
+    key: str | None = None
+    #: For each of `chain`, which of its turn's calls this is part of; "" where nobody may enter that turn. None for
+    #: anybody: empty.
+    tickets: tuple[str, ...] = ()
 
 
 def nobody(answer: Any) -> None:

@@ -47,7 +47,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", ta
 
 class Request(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=3, gc=False):
     """A message. `body` is on its way out what is to be encoded in its place. `number` is the sender's, for the answer, on this link; `left`: the seconds in which somebody still
-    waits for it; `identity` and `chain` as in `perdure.actors.messages.Message`."""
+    waits for it; `identity`, `chain`, `key` and `tickets` as in `perdure.actors.messages.Message`."""
 
     number: int
     type: str
@@ -58,6 +58,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", ta
     left: float | None = None
     identity: tuple[str, int, int] | None = None
     chain: tuple[tuple[str, str], ...] = ()
+    key: str | None = None
+    tickets: tuple[str, ...] = ()
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=4, gc=False):

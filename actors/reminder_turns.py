@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from perdure.actors.book import ReminderBook
-from perdure.actors.schedule import RETRY_DELAY, Schedule, decode
+from perdure.actors.schedule import LAST, Schedule, decode
 from perdure.errors import CorruptState, StoreError
 from perdure.logs import fields
 from perdure.statestore.contract import Reminder
@@ -60,7 +60,7 @@ class ReminderTurns:
             plan = None
         retried = plan.retried() if plan is not None else None
         if retried is not None:
-            self._put(reminder, self._now() + RETRY_DELAY, retried.encode())
+            self._put(reminder, min(self._now() + retried.interval, LAST), retried.encode())
         elif plan is not None:
             self._move_on(reminder, plan)
         log.log(

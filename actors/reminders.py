@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import StoreError
 from perdure.logs import fields
+from perdure.metrics import Counts
 from perdure.placement.hashing import partition_of
 from perdure.statestore.contract import ActorId, Commit, Reminder, TypePartition
 
@@ -51,6 +52,8 @@ class ReminderClock:
         #: How often in a row a reminder was fired that its actor could not take.
         self._failures: dict[tuple[ActorId, str], int] = {}
         self._closed = False
+        #: How many were fired, and whether their actors took them.
+        self.fired = Counts("actor_type", "success")
 
     # --- what commits change ---------------------------------------------------------------------------------------
 
@@ -200,7 +203,9 @@ class ReminderClock:
             key = (reminder.actor, reminder.name)
             if self._live.get(reminder.actor, {}).get(reminder.name) is not reminder:
                 self._failures.pop(key, None)
+                self.fired.add(reminder.actor.type, "true")
                 return
+            self.fired.add(reminder.actor.type, "false")
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             delay = min(RETRY * 2.0 ** min(failures - 1, 16), RETRY_LAST)
             self._host.clock.call_later(delay, self._retry, reminder)

@@ -128,12 +128,25 @@ class Router:
         repeatable: bool = True,
         give_up: float | None = None,
         chain: tuple[ActorId, ...] = (),
+        key: str | None = None,
+        tickets: tuple[str, ...] = (),
     ) -> None:
         """Sends until answered. `give_up` is the monotonic time after which no further try is made, and who has not
-        begun with it need not; None: never. `chain`: see `Message`.
+        begun with it need not; None: never. `chain`, `key`, `tickets`: see `Message`.
         The answer is the receiver's value, or a `PerdureError`: its own, `OutcomeUnknown` when a message that is
         not repeatable may have been handled, or `DeadlineExceeded`."""
-        message = Message(target, method, body, nobody, identity, repeatable, deadline=give_up, chain=chain)
+        message = Message(
+            target,
+            method,
+            body,
+            nobody,
+            identity,
+            repeatable,
+            deadline=give_up,
+            chain=chain,
+            key=key,
+            tickets=tickets,
+        )
         message.answer = Delivery(self, message, answer, give_up)
         self.route(message)
 

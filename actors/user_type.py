@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
 
 from perdure.actors.activation import Activation
 from perdure.actors.actor import Actor, actor_methods, actor_type
 from perdure.actors.calls import Caller
 from perdure.actors.ids import check_user_type, qualified
 from perdure.actors.messages import Message
+from perdure.actors.replies import KEEP
 from perdure.actors.user_behaviour import UserBehaviour
 from perdure.errors import ConfigurationError
 from perdure.statestore.contract import Reminder
 
 #: Seconds without a message after which an actor leaves memory.
 IDLE_TIMEOUT = 3600.0
+#: Longer than anybody wants replies to be kept.
+KEEP_LIMIT = timedelta(days=36_600)
 
 
 class UserActorType:
@@ -29,12 +33,20 @@ class UserActorType:
         *,
         name: str | None = None,
         idle_timeout: float = IDLE_TIMEOUT,
+        reentrant: bool = False,
+        keep_replies: timedelta = KEEP,
         namespace: str = "default",
     ) -> None:
         if not (isinstance(cls, type) and issubclass(cls, Actor)):
             raise ConfigurationError(f"an actor type is a class derived from perdure.Actor, not {cls!r}")
         self.name = qualified(namespace, check_user_type(name or actor_type(cls)))
         self.idle_timeout = idle_timeout
+        #: Whether what a turn of it calls may call it back.
+        self.reentrant = reentrant
+        if not isinstance(keep_replies, timedelta) or not timedelta(0) < keep_replies < KEEP_LIMIT:
+            raise ConfigurationError(f"keep_replies is a timedelta above 0, not {keep_replies!r}")
+        #: For how long replies of calls with an idempotency key are kept.
+        self.keep_replies = keep_replies
         self.cls = cls
         self.caller = caller
         self.methods = actor_methods(cls)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.workflow.events import (
+    CancelRequested,
     ChildCompleted,
     ChildFailed,
     ChildScheduled,
@@ -22,6 +23,7 @@ from perdure.workflow.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     FailureDetails,
+    TaskCancelled,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -43,7 +45,7 @@ class Span(msgspec.Struct, gc=False):
     #: When it ended and by which event; 0 and -1: it has not.
     ended: int = 0
     end_number: int = -1
-    #: "completed", "failed", "fired", "raised", "resumed", "dropped" (the workflow ended first); empty: open.
+    #: "completed", "failed", "fired", "raised", "resumed", "dropped" (the workflow ended first, or cancelled it); empty: open.
     outcome: str = ""
     error: str = ""
 
@@ -52,7 +54,7 @@ class Step(msgspec.Struct):
     """One line of a timeline. Attempts of one call are the spans of one step.
 
     `kind`: "started", "activity", "child", "timer", "wait" (for an event, with a time limit), "event" (raised),
-    "detached", "sent", "suspended", "terminated", "ended", "unreadable".
+    "detached", "sent", "suspended", "cancelled", "terminated", "ended", "unreadable".
     """
 
     kind: str
@@ -223,6 +225,12 @@ class Timeline:
     def _terminated(self, number: int, event: ExecutionTerminated) -> None:
         self._point("terminated", event.reason, number, event.at, outcome="failed")
 
+    def _cancel_requested(self, number: int, event: CancelRequested) -> None:
+        self._point("cancelled", event.reason, number, event.at, outcome="failed")
+
+    def _task_cancelled(self, number: int, event: TaskCancelled) -> None:
+        self._end(number, event.id, event.at, "dropped")
+
     def _ended(self, number: int, event: ExecutionCompleted) -> None:
         left = [*self.open.values(), *([self._suspended] if self._suspended is not None else [])]
         for step in left:
@@ -259,5 +267,7 @@ _HANDLERS: dict[type, Callable[[Timeline, int, Any], None]] = {
     ExecutionSuspended: Timeline._suspend,
     ExecutionResumed: Timeline._resume,
     ExecutionTerminated: Timeline._terminated,
+    CancelRequested: Timeline._cancel_requested,
+    TaskCancelled: Timeline._task_cancelled,
     ExecutionCompleted: Timeline._ended,
 }

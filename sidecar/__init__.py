@@ -4,7 +4,7 @@
 (`workflows`, `actors`, `health`), `openapi` describes them all.
 """
 
-from perdure.sidecar.facade import Actors, Facade, Workflows
+from perdure.sidecar.facade import Actors, Facade
 from perdure.sidecar.server import MAX_BODY, HttpServer, make_app
 
-__all__ = ["MAX_BODY", "Actors", "Facade", "HttpServer", "Workflows", "make_app"]
+__all__ = ["MAX_BODY", "Actors", "Facade", "HttpServer", "make_app"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.actors.expiry import bare
 from perdure.workflow.events import Event
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +42,7 @@ _json = msgspec.json.Decoder()
 
 def decode_value(key: str, value: bytes) -> object:
     """What a state key holds, as JSON values. Never fails: what cannot be read is shown as bytes."""
+    value = bare(value)
     if key != "customStatus":
         found = _unpack(value)
         if found is not None:

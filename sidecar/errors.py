@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from perdure import errors
+from perdure.client.answers import ERROR_HEADER
 from perdure.logs import fields
 
 logger = logging.getLogger("perdure.sidecar")
@@ -34,6 +35,7 @@ _ANSWERS: tuple[tuple[type[errors.PerdureError], int, str | None], ...] = (
     (errors.NotRegistered, 404, ""),
     (errors.AlreadyExists, 409, ""),
     (errors.InvalidState, 409, None),
+    (errors.KeyReused, 409, ""),
     (errors.PayloadTooLarge, 413, ""),
     (errors.InvalidInput, 400, ""),
     (errors.DeadlineExceeded, 504, ""),
@@ -52,7 +54,14 @@ def error_response(status: int, code: str, message: str) -> web.Response:
 
 
 def answer(error: errors.PerdureError, failure_code: str) -> web.Response:
-    """The answer to a request that ended with `error` in an operation that Dapr reports as `failure_code`."""
+    """The answer to a request that ended with `error` in an operation that Dapr reports as `failure_code`. A header
+    names the error itself, for clients that have classes for it."""
+    response = _answer(error, failure_code)
+    response.headers[ERROR_HEADER] = error.code
+    return response
+
+
+def _answer(error: errors.PerdureError, failure_code: str) -> web.Response:
     for kind, status, code in _ANSWERS:
         if isinstance(error, kind):
             return error_response(status, failure_code if code is None else error.code, error.message)

@@ -5,76 +5,47 @@ Payloads are bytes as they came in and as they are stored: JSON text. Errors are
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from perdure.actors.operations import Change, ReminderRequest, TimerRequest
 from perdure.cluster_view import ClusterView
 from perdure.statestore.contract import ActorId, Finding, Page, Reminder
-from perdure.workflow.events import Event
-from perdure.workflow.state import WorkflowState
-
-
-class Workflows(Protocol):
-    """The workflow instances of the node's app, wherever in the cluster they are."""
-
-    async def start(self, name: str, payload: bytes | None, instance_id: str | None = None) -> str:
-        """Starts an instance and returns its id, a random one if none is given. A name that nobody registered is
-        accepted: the instance fails. `AlreadyExists`, `InvalidId`, `Unavailable`."""
-
-    async def get(self, instance_id: str) -> WorkflowState | None:
-        """The instance as of its last commit."""
-
-    async def wait(
-        self,
-        instance_id: str,
-        *,
-        until: Literal["started", "finished"] = "finished",
-        timeout: float | None = None,  # noqa: ASYNC109 - part of the client's public signature
-    ) -> WorkflowState:
-        """The instance once it has started or finished. Cancelling the call ends only the wait.
-        `InstanceNotFound`, `DeadlineExceeded`."""
-
-    async def raise_event(self, instance_id: str, name: str, payload: bytes | None) -> None:
-        """Hands the instance an external event. `InstanceNotFound`, `InvalidState`."""
-
-    async def pause(self, instance_id: str, reason: str = "") -> None:
-        """From here on messages wait. `InstanceNotFound`, `InvalidState`."""
-
-    async def resume(self, instance_id: str, reason: str = "") -> None:
-        """Messages are taken again. `InstanceNotFound`, `InvalidState`."""
-
-    async def terminate(
-        self, instance_id: str, payload: bytes | None = None, *, reason: str = "", recursive: bool = True
-    ) -> None:
-        """Ends the instance with `payload` as its output, and its children. `InstanceNotFound`."""
-
-    async def purge(self, instance_id: str, *, recursive: bool = True, force: bool = False) -> None:
-        """Removes a finished instance and its children. `InstanceNotFound`, `InvalidState` when not finished."""
-
-    async def list(
-        self,
-        *,
-        statuses: Collection[str] = (),
-        name: str | None = None,
-        id_prefix: str = "",
-        cursor: str | None = None,
-        limit: int = 100,
-    ) -> Page[WorkflowState]:
-        """Instances, newest first. `InvalidInput` for a cursor that none of its answers gave."""
-
-    async def history(
-        self, instance_id: str, *, start: int = 0, limit: int = 1000
-    ) -> Page[tuple[int, Event]]:
-        """The events from number `start` on, each with its number; the cursor is the next page's `start`, as text.
-        `InstanceNotFound`."""
+from perdure.workflow.workflows import Workflows
 
 
 class Actors(Protocol):
     """Actors of all types, wherever in the cluster they are."""
 
-    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
-        """Calls a method with JSON and returns its JSON. `NotRegistered` for an unknown type, `NotFound` for an
-        unknown method, any other `PerdureError` when the method raised."""
+    def now(self) -> int:
+        """The node's time, in microseconds since 1970 UTC."""
+
+    async def call(
+        self,
+        actor_type: str,
+        actor_id: str,
+        method: str,
+        payload: bytes | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> bytes | None:
+        """Calls a method with JSON and returns its JSON; executed once for each key. `NotRegistered` for an unknown
+        type, `NotFound` for an unknown method, any other `PerdureError` when the method raised."""
+
+    async def change_state(self, actor: ActorId, changes: Sequence[Change]) -> None:
+        """Changes an actor's state: all of it or none. `NotRegistered`, `InvalidInput`, as those that follow."""
+
+    async def set_reminder(self, actor: ActorId, reminder: ReminderRequest) -> None:
+        """`AlreadyExists` where it is not to be replaced."""
+
+    async def delete_reminder(self, actor: ActorId, name: str) -> None:
+        """No error when there is none."""
+
+    async def set_timer(self, actor: ActorId, timer: TimerRequest) -> None:
+        """For as long as the actor is in memory. `NotFound` for a callback that is none."""
+
+    async def delete_timer(self, actor: ActorId, name: str) -> None:
+        """No error when there is none."""
 
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100
@@ -115,6 +86,9 @@ class Facade(Protocol):
 
     async def examine(self) -> Sequence[Finding]:
         """What there is to say of the whole store, as `perdure.doctor.examine`."""
+
+    async def metrics(self) -> bytes:
+        """What a monitoring system reads, in Prometheus' text format."""
 
     def describe(self) -> dict[str, Any]:
         """The node in words and numbers, for people. The edges read the keys `workflows`, `activities` (names),

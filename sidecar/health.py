@@ -1,4 +1,4 @@
-"""Health, metadata and the description of the API."""
+"""Health, metrics, metadata and the description of the API."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from perdure.metrics import CONTENT_TYPE
 from perdure.sidecar.errors import Refusal
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.openapi import describe_api
@@ -26,6 +27,7 @@ class HealthApi:
             Route("GET", "/v1.0/metadata", self.metadata, "ERR_METADATA_GET"),
             Route("GET", "/livez", self.livez, "ERR_INTERNAL"),
             Route("GET", "/readyz", self.readyz, "ERR_INTERNAL"),
+            Route("GET", "/metrics", self.metrics, "ERR_INTERNAL"),
             Route("GET", "/openapi.json", self.openapi, "ERR_INTERNAL"),
         ]
 
@@ -45,6 +47,9 @@ class HealthApi:
         if why is not None:
             return json_response({"ready": False, "reason": why}, 503)
         return json_response({"ready": True})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=await self._facade.metrics(), headers={"Content-Type": CONTENT_TYPE})
 
     async def metadata(self, request: web.Request) -> web.Response:
         """Dapr's document as far as there is something to say, and the node's own description."""

@@ -55,18 +55,27 @@ def _workflow_paths() -> Json:
     base = "/v1.0/workflows/{component}"
     component = _path("component", None, "Any text, as in Dapr: `dapr`.", "dapr")
     id = _path("id", _ID, "The instance id: up to 256 bytes without control characters and '/'.")
-    started = {202: _answer("Started.", "Started"), 409: _error("The id is taken.")}
+    started = {
+        202: _started("Started."),
+        404: _error("The node serves another app."),
+        409: _error("The id is taken."),
+    }
     name = _path("name", _NAME, "The workflow's name.")
-    page = {200: _answer("A page of instances.", "Workflows")}
+    page = {200: _answer("A page of instances.", "Workflows"), 404: _error("The node serves another app.")}
     return {
         f"{base}/{{name}}/start": {
             "post": _operation(
-                "Starts a workflow.", [component, name, _START_ID], started, body=_payload("The input.")
+                "Starts a workflow.",
+                [component, name, *_start_options(), _APP],
+                started,
+                body=_payload("The input."),
             )
         },
-        base: {"get": _operation("Lists instances, newest first.", [component, *_list_filters()], page)},
-        **_looks(f"{base}/{{id}}", [component, id]),
-        **_changes(f"{base}/{{id}}", [component, id]),
+        base: {
+            "get": _operation("Lists instances, newest first.", [component, *_list_filters(), _APP], page)
+        },
+        **_looks(f"{base}/{{id}}", [component, id, _APP]),
+        **_changes(f"{base}/{{id}}", [component, id, _APP]),
     }
 
 
@@ -76,6 +85,11 @@ def _looks(one: str, instance: list[Json]) -> Json:
     page = [
         _query("start", _whole(0, 10**12, 0), "The number of the first event."),
         _query("limit", _whole(1, 1000, 1000), "How many at most."),
+        _query(
+            "stored",
+            {"type": "boolean", "default": False},
+            "Events as the store has them: msgpack, in base64.",
+        ),
     ]
     events = {200: _answer("A page of events.", "History"), **_NO_INSTANCE}
     return {
@@ -116,6 +130,8 @@ def _list_filters() -> list[Json]:
         {**_query("status", status, "Only these; several may be given."), "explode": False},
         _query("name", _WORDS, "Only this workflow."),
         _query("prefix", _WORDS, "Only ids that begin so."),
+        _query("createdFrom", _TIME, "Only those created then or later."),
+        _query("createdTo", _TIME, "Only those created before."),
         _query("cursor", {**_WORDS, "maxLength": 4096}, "From an earlier answer: the next page."),
         _query("limit", _whole(1, 1000, 100), "How many at most."),
     ]
@@ -142,6 +158,7 @@ def _actor_paths() -> Json:
     return {
         f"{one}/method/{{method}}": {verb: _call(actor, verb) for verb in ("post", "put", "get", "delete")},
         f"{one}/state": {
+            **{verb: _transaction(actor) for verb in ("post", "put")},
             "get": _operation(
                 "Lists an actor's state keys.",
                 [
@@ -155,7 +172,7 @@ def _actor_paths() -> Json:
                     _query("limit", _whole(1, 1000, 100), "How many at most."),
                 ],
                 {200: _answer("A page of keys.", "Keys")},
-            )
+            ),
         },
         f"{one}/state/{{key}}": {
             "get": _operation(
@@ -168,6 +185,7 @@ def _actor_paths() -> Json:
                 },
             )
         },
+        **_actor_changes(one, actor),
         f"{one}/reminders": {
             "get": _operation(
                 "An actor's reminders.", actor, {200: _answer("All its timed reminders.", "Reminders")}
@@ -176,13 +194,48 @@ def _actor_paths() -> Json:
     }
 
 
+def _actor_changes(one: str, actor: list[Json]) -> Json:
+    done = {204: {"description": "Done."}, **_RESERVED, 404: _error("No such actor type.")}
+    reminder = [*actor, _path("name", _ID, "The reminder's name.", "daily")]
+    timer = [*actor, _path("name", _ID, "The timer's name.", "tick")]
+    taken = {409: _error("There is one of this name, and `overwrite` is false.")}
+    wake = _content("When, how often, and with what.", {"$ref": "#/components/schemas/Wake"})
+    set_reminder = _operation(
+        "Sets a reminder.", reminder, {**done, **taken}, body={**wake, "required": False}
+    )
+    set_timer = _operation("Sets a timer.", timer, done, body={**wake, "required": True})
+    return {
+        f"{one}/reminders/{{name}}": {
+            "post": set_reminder,
+            "put": set_reminder,
+            "get": _operation(
+                "One reminder.",
+                reminder,
+                {200: _answer("As it stands.", "Reminder"), 404: _error("There is none of this name.")},
+            ),
+            "delete": _operation("Deletes a reminder.", reminder, done),
+        },
+        f"{one}/timers/{{name}}": {
+            "post": set_timer,
+            "put": set_timer,
+            "delete": _operation("Deletes a timer.", timer, done),
+        },
+    }
+
+
+def _transaction(actor: list[Json]) -> Json:
+    done = {204: {"description": "All of it is stored."}, **_RESERVED}
+    changes = _content("Changes, all or none.", {"$ref": "#/components/schemas/StateTransaction"})
+    return _operation("Changes an actor's state.", actor, done, body={**changes, "required": True})
+
+
 def _call(actor: list[Json], verb: str) -> Json:
     operation = _operation(
         "Calls a method.",
         [*actor, _path("method", _NAME, "The method's name.", "add")],
         {
             200: _content("The method's result.", {}),
-            202: _answer("The actor type is a workflow's, the method `start`: started.", "Started"),
+            202: _started("The actor type is a workflow's, the method `start`: started."),
             204: {"description": "The method has no result."},
             403: _error("The actor type belongs to the runtime."),
             404: _error("No such actor type or method."),
@@ -230,6 +283,18 @@ def _node_paths() -> Json:
                 {200: _answer("Yes.", "Readiness"), 503: _answer("No, and why.", "Readiness")},
             )
         },
+        "/metrics": {
+            "get": _plain(
+                "Metrics, in Prometheus' text format.",
+                {
+                    200: {
+                        "description": "All of them.",
+                        "content": {"text/plain": {"schema": {"type": "string"}}},
+                    },
+                    **_NO_TOKEN,
+                },
+            )
+        },
         "/openapi.json": {
             "get": _plain("This description.", {200: _content("OpenAPI 3.0.", anything), **_NO_TOKEN})
         },
@@ -255,11 +320,24 @@ def _whole(low: int, high: int, default: int) -> Json:
     return {"type": "integer", "minimum": low, "maximum": high, "default": default}
 
 
-_START_ID = _query(
+_INSTANCE_ID = _query(
     "instanceID",
     {"type": "string", "pattern": r"^[\p{L}\p{Nd}_-]{0,64}$"},
     "The instance id: letters, digits, '_' and '-', as in Dapr. Without it one is made.",
 )
+
+
+_START_ID = _query(
+    "startID",
+    {"type": "string", "pattern": r"^[A-Za-z0-9_-]{16,64}$"},
+    "Random, made by whoever starts: the same start again, with the same instance id, changes nothing.",
+)
+_APP = _query("appID", {"type": "string"}, "The app that is meant: the node refuses what is for another.")
+_TIME: Json = {"type": "string", "format": "date-time"}
+
+
+def _start_options() -> list[Json]:
+    return [_INSTANCE_ID, _START_ID]
 
 
 def _payload(description: str) -> Json:
@@ -278,8 +356,23 @@ def _error(description: str) -> Json:
     return _answer(description, "Error")
 
 
+def _started(description: str) -> Json:
+    path: Json = {"type": "string", "format": "uri-reference"}
+    return {
+        **_answer(description, "Started"),
+        "headers": {
+            "Location": {"description": "Where its state is.", "schema": path},
+            "Retry-After": {
+                "description": "Seconds until it is worth a look.",
+                "schema": {"type": "integer"},
+            },
+        },
+    }
+
+
 _NO_INSTANCE = {404: _error("There is no such instance.")}
 _NO_TOKEN = {401: _error("The node wants its API token.")}
+_RESERVED = {403: _error("The actor type belongs to the runtime, or no node hosts it.")}
 _ALWAYS = {
     400: _error("The request is not valid; the message says what was wrong and what would be right."),
     **_NO_TOKEN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -19,6 +20,7 @@ _decoder = msgspec.json.Decoder()
 _DAPR_ID = re.compile(r"[A-Za-z0-9_-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_START_ID = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
 _WHOLE = re.compile(r"[0-9]{1,15}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
@@ -136,6 +138,28 @@ def flag(request: web.Request, name: str, default: bool) -> bool:
     if value not in ("true", "false"):
         raise malformed(f"{name} must be true or false, not {value[:40]!r}")
     return value == "true"
+
+
+def moment(request: web.Request, name: str) -> datetime | None:
+    """A time of RFC 3339, with its offset."""
+    value = request.query.get(name)
+    if not value:
+        return None
+    try:
+        found = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise malformed(f"{name} must be a time such as 2026-01-31T13:00:00Z, not {value[:40]!r}")
+    return found
+
+
+def start_id(request: web.Request) -> str | None:
+    """What makes a start the same start when it is sent again."""
+    value = request.query.get("startID")
+    if value is not None and not _START_ID.fullmatch(value):
+        raise malformed("startID must have 16 to 64 letters, digits, '-' and '_'")
+    return value
 
 
 async def body_bytes(request: web.Request) -> bytes:

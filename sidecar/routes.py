@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -42,3 +43,16 @@ def json_response(value: object, status: int = 200) -> web.Response:
 def accepted() -> web.Response:
     """What Dapr answers when something was done that has no result."""
     return web.Response(status=202, body=b"{}", content_type="application/json")
+
+
+#: What those who ask for the outcome over and over are told: seconds until the next time.
+RETRY_AFTER = "1"
+
+
+def started_response(instance_id: str, collection: str) -> web.Response:
+    """What Dapr answers to a start, and where to ask what has become of it: `collection` is the path of all
+    instances."""
+    response = json_response({"instanceID": instance_id}, 202)
+    response.headers["Location"] = f"{collection}/{quote(instance_id, safe='')}"
+    response.headers["Retry-After"] = RETRY_AFTER
+    return response

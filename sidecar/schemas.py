@@ -21,11 +21,17 @@ def schemas() -> Json:
         "Started": _object({"instanceID": text}),
         "Workflow": _workflow_schema(),
         "Workflows": _page("instances", {"$ref": "#/components/schemas/Workflow"}, cursor=text),
-        "History": _page("events", _object({"number": count, "type": text, "at": _TIME}), next=count),
+        "History": _page("events", _event_schema(), next=count),
         "Keys": _page("keys", _object({"key": text, "size": count}), cursor=text),
         "Reminders": _page(
             "reminders", _object({"name": text, "dueTime": _TIME, "data": {"nullable": True}})
         ),
+        "Reminder": _object(
+            {"name": text, "actorID": text, "actorType": text, "dueTime": _TIME},
+            {"period": text, "ttl": _TIME, "data": {"nullable": True}},
+        ),
+        "Wake": _wake_schema(),
+        "StateTransaction": _transaction_schema(),
         "Readiness": _object({"ready": {"type": "boolean"}}, {"reason": text}),
         "Metadata": _metadata_schema(),
         "Cluster": _cluster_schema(),
@@ -44,6 +50,34 @@ _TIME: Json = {"type": "string", "format": "date-time"}
 
 def _page(items: str, item: Json, **optional: Json) -> Json:
     return _object({items: {"type": "array", "items": item}}, optional)
+
+
+def _wake_schema() -> Json:
+    """What sets a reminder or a timer."""
+    text: Json = {"type": "string"}
+    constant = _object({}, {"interval": text, "max_retries": {"type": "integer", "minimum": 0}})
+    return _object(
+        {},
+        {
+            "dueTime": {**text, "description": "A delay (`1h30m`, `PT5S`) or a time; without it: now."},
+            "period": {**text, "description": "`10s`, `PT1M`, or `R5/PT1M`: five times; without it: once."},
+            "ttl": {**text, "description": "A delay or a time from which on it fires no more."},
+            "data": {"nullable": True},
+            "overwrite": {"type": "boolean", "default": True, "description": "Of a reminder."},
+            "failure_policy": {
+                **_object({}, {"drop": {"type": "object"}, "constant": constant}),
+                "description": "Of a reminder: one of the two.",
+            },
+            "callback": {**text, "description": "Of a timer: the name of a method of the actor."},
+        },
+    )
+
+
+def _transaction_schema() -> Json:
+    text: Json = {"type": "string"}
+    target = _object({"key": text}, {"value": {"nullable": True}, "metadata": {"type": "object"}})
+    operation = _object({"operation": {"enum": ["upsert", "delete"]}, "request": target})
+    return {"type": "array", "items": operation, "description": "`metadata.ttlInSeconds`: text, in seconds."}
 
 
 def _workflow_schema() -> Json:
@@ -66,8 +100,16 @@ def _workflow_schema() -> Json:
         **dict.fromkeys(("startedAt", "completedAt", "scheduledAt"), _TIME),
         **dict.fromkeys(("executionID", "parentInstanceID", "reason", "version"), text),
         "tags": {"type": "object", "additionalProperties": text},
+        "failure": {"type": "object", "description": "What properties do not say of it, as in a history."},
     }
     return _object(required, optional)
+
+
+def _event_schema() -> Json:
+    text: Json = {"type": "string"}
+    shown = _object({"number": {"type": "integer", "minimum": 0}, "type": text, "at": _TIME})
+    stored = _object({"number": {"type": "integer", "minimum": 0}, "stored": {**text, "format": "byte"}})
+    return {"anyOf": [shown, stored]}
 
 
 def _metadata_schema() -> Json:

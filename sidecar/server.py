@@ -26,6 +26,7 @@ from perdure.sidecar.middleware import errors_as_json
 from perdure.sidecar.polls import LongPolls
 from perdure.sidecar.routes import VERSIONS, add_routes
 from perdure.sidecar.token import OPEN_PATHS, token_required, valid_token
+from perdure.sidecar.trace import trace_context
 from perdure.sidecar.workflows import WorkflowApi
 
 logger = logging.getLogger("perdure.sidecar")
@@ -41,7 +42,7 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None 
     a token that no header can carry."""
     polls = LongPolls()
     workflows, actors = WorkflowApi(facade, polls), ActorApi(facade)
-    middlewares: list[Any] = [errors_as_json]
+    middlewares: list[Any] = [errors_as_json, trace_context]
     if api_token is not None:
         if not valid_token(api_token):
             raise ConfigurationError(

@@ -6,12 +6,15 @@ or 404 (no such instance), with Dapr's error codes.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any, Literal
 
+import msgspec
 from aiohttp import web
 
-from perdure.errors import DeadlineExceeded, InstanceNotFound, InvalidInput, StoreError, Unavailable
+from perdure.errors import DeadlineExceeded, InstanceNotFound
 from perdure.sidecar.decoded import event_json, rfc3339
+from perdure.sidecar.errors import Handler, Refusal
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.polls import LongPolls
 from perdure.sidecar.requests import (
@@ -20,14 +23,16 @@ from perdure.sidecar.requests import (
     instance_id,
     json_body,
     malformed,
+    moment,
     name_in_path,
     seconds,
+    start_id,
     text,
     whole,
 )
-from perdure.sidecar.routes import Route, accepted, json_response
+from perdure.sidecar.routes import RETRY_AFTER, Route, accepted, json_response, started_response
 from perdure.statestore.contract import Page
-from perdure.workflow.events import Event
+from perdure.workflow.events import Event, encode
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 
 #: How long a wait lasts unless the request says; it may say up to MAX_WAIT_SECONDS.
@@ -52,6 +57,7 @@ def state_json(state: WorkflowState) -> dict[str, Any]:
         "lastUpdatedAt": rfc3339(state.last_updated_at),
         "runtimeStatus": state.runtime_status.value.upper(),
         "properties": _properties(state),
+        **_more_of_failure(state),
         **{name: rfc3339(moment) for name, moment in more.items() if moment is not None},
         "generation": state.generation,
         **({"executionID": state.execution_id} if state.execution_id else {}),
@@ -64,9 +70,11 @@ def state_json(state: WorkflowState) -> dict[str, Any]:
 
 def _properties(state: WorkflowState) -> dict[str, str]:
     failure = state.failure_details
+    # An instance that was terminated may have both.
+    failed = state.runtime_status is RuntimeStatus.FAILED
     found = {
         "dapr.workflow.input": state.serialized_input,
-        "dapr.workflow.output": None if failure else state.serialized_output,
+        "dapr.workflow.output": None if failed else state.serialized_output,
         "dapr.workflow.custom_status": state.serialized_custom_status,
     }
     if failure:
@@ -76,14 +84,29 @@ def _properties(state: WorkflowState) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _more_of_failure(state: WorkflowState) -> dict[str, Any]:
+    """What Dapr's properties have no place for, as histories show it."""
+    said = {"type", "message", "stack"}
+    found: dict[str, Any] = msgspec.to_builtins(state.failure_details) or {}
+    more = {name: value for name, value in found.items() if name not in said}
+    return {"failure": more} if more else {}
+
+
 def list_json(page: Page[WorkflowState]) -> dict[str, Any]:
     found: dict[str, Any] = {"instances": [state_json(state) for state in page.items]}
     return found if page.cursor is None else {**found, "cursor": page.cursor}
 
 
-def history_json(page: Page[tuple[int, Event]]) -> dict[str, Any]:
+def history_json(page: Page[tuple[int, Event]], *, stored: bool = False) -> dict[str, Any]:
+    """`stored`: each event as the store has it, msgpack in base64, for whoever wants exactly that."""
     found: dict[str, Any] = {
-        "events": [{"number": number, **event_json(event)} for number, event in page.items]
+        "events": [
+            {
+                "number": number,
+                **({"stored": b64encode(encode(event)).decode()} if stored else event_json(event)),
+            }
+            for number, event in page.items
+        ]
     }
     return found if page.cursor is None else {**found, "next": int(page.cursor)}
 
@@ -91,12 +114,13 @@ def history_json(page: Page[tuple[int, Event]]) -> dict[str, Any]:
 class WorkflowApi:
     def __init__(self, facade: Facade, polls: LongPolls) -> None:
         self._workflows = facade.workflows
+        self._app_id = facade.app_id
         self._polls = polls
 
     def routes(self, version: str) -> list[Route]:
         base = f"/{version}/workflows/{{component:[^/]*}}"
         one = f"{base}/{{id:[^/]*}}"
-        return [
+        routes = [
             Route("POST", f"{base}/{{name:[^/]*}}/start", self.start, "ERR_START_WORKFLOW"),
             Route("GET", base, self.list, "ERR_LIST_WORKFLOWS"),
             Route("GET", one, self.get, "ERR_GET_WORKFLOW"),
@@ -108,35 +132,49 @@ class WorkflowApi:
             Route("GET", f"{one}/history", self.history, "ERR_GET_WORKFLOW_HISTORY"),
             Route("GET", f"{one}/wait", self.wait, "ERR_WAIT_WORKFLOW"),
         ]
+        return [route._replace(handler=self._of_app(route.handler)) for route in routes]
+
+    def _of_app(self, handler: Handler) -> Handler:
+        """Refuses what is meant for another app, as Dapr's `appID` says."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            wanted = request.query.get("appID")
+            if wanted and wanted != self._app_id:
+                raise Refusal(
+                    404,
+                    "ERR_WORKFLOW_APP_ID_INVALID",
+                    f"this node serves the app {self._app_id!r}, not {wanted[:100]!r}: ask one of its nodes",
+                )
+            return await handler(request)
+
+        return checked
 
     async def start(self, request: web.Request) -> web.Response:
         name = name_in_path(request, "name", "workflow name", "ERR_WORKFLOW_NAME")
         given = dapr_instance_id(request.query.get("instanceID"))
-        started = await self._workflows.start(name, await json_body(request), given)
-        return json_response({"instanceID": started}, 202)
+        started = await self._workflows.start(
+            name, await json_body(request), given, start_id=start_id(request)
+        )
+        version, _, component = request.rel_url.raw_path.split("/")[1:4]
+        return started_response(started, f"/{version}/workflows/{component}")
 
     async def get(self, request: web.Request) -> web.Response:
         id = instance_id(request)
         state = await self._workflows.get(id)
         if state is None:
             raise InstanceNotFound(f"there is no workflow instance {id!r}")
-        return json_response(state_json(state))
+        return _state_response(state)
 
     async def list(self, request: web.Request) -> web.Response:
-        cursor = text(request, "cursor", limit=4096) or None
-        try:
-            page = await self._workflows.list(
-                statuses=_statuses(request),
-                name=text(request, "name") or None,
-                id_prefix=text(request, "prefix"),
-                cursor=cursor,
-                limit=whole(request, "limit", 100, 1, MAX_LIST),
-            )
-        except StoreError as error:
-            # Only the store can read its cursors: what it refuses is the caller's, unless it cannot answer at all.
-            if cursor is None or isinstance(error, Unavailable):
-                raise
-            raise InvalidInput(f"the cursor is not one that this list gave: {error.message}") from error
+        page = await self._workflows.list(
+            statuses=_statuses(request),
+            name=text(request, "name") or None,
+            id_prefix=text(request, "prefix"),
+            created_from=moment(request, "createdFrom"),
+            created_to=moment(request, "createdTo"),
+            cursor=text(request, "cursor", limit=4096) or None,
+            limit=whole(request, "limit", 100, 1, MAX_LIST),
+        )
         return json_response(list_json(page))
 
     async def history(self, request: web.Request) -> web.Response:
@@ -145,7 +183,7 @@ class WorkflowApi:
             start=whole(request, "start", 0, 0, MAX_NUMBER),
             limit=whole(request, "limit", MAX_HISTORY, 1, MAX_HISTORY),
         )
-        return json_response(history_json(page))
+        return json_response(history_json(page, stored=flag(request, "stored", False)))
 
     async def wait(self, request: web.Request) -> web.Response:
         id = instance_id(request)
@@ -155,7 +193,7 @@ class WorkflowApi:
             state = await self._polls.run(request, self._workflows.wait(id, until=until, timeout=timeout))
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"{id!r} has not {until} within {timeout:g} s; ask again") from error
-        return json_response(state_json(state))
+        return _state_response(state)
 
     async def raise_event(self, request: web.Request) -> web.Response:
         id = instance_id(request)
@@ -184,6 +222,13 @@ class WorkflowApi:
         recursive = flag(request, "recursive", True)
         await self._workflows.purge(id, recursive=recursive, force=flag(request, "force", False))
         return accepted()
+
+
+def _state_response(state: WorkflowState) -> web.Response:
+    response = json_response(state_json(state))
+    if not state.runtime_status.finished:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response
 
 
 def _until(request: web.Request) -> Literal["started", "finished"]:

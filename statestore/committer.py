@@ -11,6 +11,7 @@ from typing import NamedTuple
 from perdure.clock import Clock
 from perdure.errors import PerdureError, StoreUnavailable
 from perdure.logs import fields
+from perdure.metrics import Counts, Distribution
 from perdure.statestore.contract import ActorId, Commit, CommitResult, QuickStore, Rejected, StateStore
 
 logger = logging.getLogger("perdure.statestore")
@@ -24,6 +25,9 @@ FULL = 10_000
 #: Seconds before a batch without an answer is tried again: the first and the longest wait.
 RETRY_FIRST = 0.05
 RETRY_MOST = 5.0
+#: Upper ends of buckets: of the seconds that a batch takes, and of the commits in it.
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 Done = Callable[[CommitResult], None]
 
@@ -57,6 +61,10 @@ class Committer:
         #: Since when (microseconds since 1970), and how often the batch in hand was tried since then.
         self.trouble_since: int | None = None
         self.attempts = 0
+        #: What was written since the start: how long each batch took, its commits, and tries without an answer.
+        self.seconds = Distribution(SECONDS)
+        self.sizes = Distribution(SIZES)
+        self.retries = Counts()
 
     @property
     def pending(self) -> int:
@@ -98,6 +106,7 @@ class Committer:
 
     def _write_now(self, store: QuickStore) -> bool:
         batch = self._batch()
+        began = self._clock.monotonic()
         try:
             results = store.commit_now([entry.commit for entry in batch])
         except PerdureError:
@@ -106,6 +115,7 @@ class Committer:
         if results is None:
             self._small.extendleft(reversed(batch))
             return False
+        self._written(len(batch), began)
         self._running = False
         for entry, result in zip(batch, results, strict=True):
             self._finish(entry, result)
@@ -162,6 +172,7 @@ class Committer:
     async def _answer(self, commits: Sequence[Commit]) -> Sequence[CommitResult]:
         """The store's answer, however long that takes; raises only what is definite."""
         while True:
+            began = self._clock.monotonic()
             try:
                 results = await self._store.commit(commits)
             except StoreUnavailable as error:
@@ -174,10 +185,16 @@ class Committer:
                 await self._back_off(error, len(commits))
             else:
                 self._recovered()
+                self._written(len(commits), began)
                 return results
+
+    def _written(self, commits: int, began: float) -> None:
+        self.seconds.observe(self._clock.monotonic() - began)
+        self.sizes.observe(commits)
 
     async def _back_off(self, error: Exception, commits: int) -> None:
         self.attempts += 1
+        self.retries.add()
         if self.trouble is None:
             self.trouble_since = self._clock.now()
             logger.error(

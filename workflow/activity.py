@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Iterable
 from functools import partial
@@ -11,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.messages import Message
 from perdure.actors.proxy import bind
 from perdure.errors import LoopBlocked, Moved, NotRegistered, Unavailable
-from perdure.logs import fields
+from perdure.logs import SUBJECT, fields
 from perdure.payload import Payload
 from perdure.placement.shares import Holder
 from perdure.statestore.contract import ActorId
-from perdure.workflow.activity_context import ActivityContext
-from perdure.workflow.events import FailureDetails
+from perdure.workflow.activity_context import ActivityCancelled, ActivityContext
+from perdure.workflow.events import Attempt, FailureDetails
 from perdure.workflow.failure import describe
 from perdure.workflow.lanes import UNLIMITED, Lane, Lanes, Pool
 from perdure.workflow.limits import Queue
 from perdure.workflow.registry import ActivityDefinition
-from perdure.workflow.requests import ActivityDone, ActivityRequest
+from perdure.workflow.requests import ActivityDone, ActivityRequest, CancelActivity
 from perdure.workflow.threads import Threads
+from perdure.workflow.watch import Watch
 
 if TYPE_CHECKING:
     from perdure.workflow.engine import WorkflowEngine
@@ -51,7 +53,7 @@ class ActivityHost:
         self._lanes: Lanes[ActivityRequest] = Lanes(shares, engine.clock.monotonic)
         self._shares = shares
         self._most = most
-        self._tasks: dict[tuple[str, int], asyncio.Task[Any]] = {}
+        self._running: dict[tuple[str, int], ActivityContext] = {}
         self._threads = Threads("perdure-activity")
         self._closing = False
 
@@ -83,7 +85,7 @@ class ActivityHost:
         key = (execution_id, task_id)
         if key not in self._known:
             return ""
-        if key in self._tasks:
+        if key in self._running:
             return "running"
         return "queued" if key in self._queued else "answered"
 
@@ -123,7 +125,11 @@ class ActivityHost:
             self._fill(pool)
 
     def receive(self, message: Message) -> None:
-        """Takes an `ActivityRequest`; acknowledges at once: the workflow actor keeps it durable."""
+        """Takes an `ActivityRequest`; acknowledges at once: the workflow actor keeps it durable. Or a `CancelActivity`."""
+        if type(message.body) is CancelActivity:
+            message.answer(True)
+            self._cancel(message.body)
+            return
         request: ActivityRequest = message.body
         key = (request.execution_id, request.task_id)
         if self._closing:
@@ -158,8 +164,15 @@ class ActivityHost:
         self, lane: Lane[ActivityRequest], definition: ActivityDefinition, request: ActivityRequest
     ) -> None:
         run = self._run_async if definition.is_async else self._run_thread
-        self._tasks[request.execution_id, request.task_id] = self._engine.clock.spawn(
-            run(lane, definition, request)
+        tracing = self._engine.tracing
+        context = ActivityContext(self._engine.app_id, request)
+        self._running[request.execution_id, request.task_id] = context
+        if request.attempt is not None or definition.timed:
+            self._watch(definition, context)
+        context._task = self._engine.clock.spawn(
+            run(lane, definition, context)
+            if tracing is None
+            else tracing.within(request, partial(run, lane, definition, context))
         )
 
     def _fill(self, pool: Pool[ActivityRequest]) -> None:
@@ -169,67 +182,101 @@ class ActivityHost:
             self._start(lane, self._engine.registry.get_activity(request.name), request)
 
     async def _run_async(
-        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, request: ActivityRequest
+        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, context: ActivityContext
     ) -> None:
         bind(self._engine.caller)
-        context = ActivityContext(self._engine.app_id, request)
+        request = context._request
+        SUBJECT.set(context)
+        began = self._engine.clock.monotonic()
         try:
             if definition.takes_input:
                 result = await definition.fn(context, definition.decode(request.input))
             else:
                 result = await definition.fn(context)
             payload = definition.encode(result)
-        except asyncio.CancelledError as error:
-            self._cancelled(lane, request, error)
+        except (asyncio.CancelledError, ActivityCancelled) as error:
+            self._cancelled(lane, context, error, began)
         except (Exception, LoopBlocked, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
-            self._failed(lane, request, error)
+            self._failed(lane, context, error, began)
         else:
-            self._ended(lane, request)
-            self._answer(request, payload, None)
+            self._engine.monitor.activity_ran(request.name, True, self._engine.clock.monotonic() - began)
+            self._ended(lane, context)
+            if not context._reason:
+                self._answer(request, payload, None)
 
     async def _run_thread(
-        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, request: ActivityRequest
+        self, lane: Lane[ActivityRequest], definition: ActivityDefinition, context: ActivityContext
     ) -> None:
-        context = ActivityContext(self._engine.app_id, request)
+        request = context._request
+        call = partial(_call, definition, context)
+        if self._engine.tracing is not None:
+            # With the span of this task, and whatever else OpenTelemetry keeps there.
+            call = partial(contextvars.copy_context().run, call)
+        began = self._engine.clock.monotonic()
         try:
-            payload = await self._threads.call(partial(_call, definition, context))
+            payload = await self._threads.call(call)
         except asyncio.CancelledError as error:
             if self._closing:
                 # The thread goes on unheard, and counts: placement is told of it when the node leaves.
                 lane.running += 1
-            self._cancelled(lane, request, error)
+            self._cancelled(lane, context, error, began)
+        except ActivityCancelled as error:
+            self._cancelled(lane, context, error, began)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
-            self._failed(lane, request, error)
+            self._failed(lane, context, error, began)
         else:
-            self._ended(lane, request)
-            self._answer(request, payload, None)
+            self._engine.monitor.activity_ran(request.name, True, self._engine.clock.monotonic() - began)
+            self._ended(lane, context)
+            if not context._reason:
+                self._answer(request, payload, None)
 
-    def _failed(self, lane: Lane[ActivityRequest], request: ActivityRequest, error: BaseException) -> None:
+    def _failed(
+        self, lane: Lane[ActivityRequest], context: ActivityContext, error: BaseException, began: float
+    ) -> None:
+        engine, request = self._engine, context._request
+        engine.monitor.activity_ran(request.name, False, engine.clock.monotonic() - began)
+        if engine.tracing is not None:
+            engine.tracing.failed(error)
         log.info(
             "activity.failed",
             extra=fields(
                 instance=request.instance_id, activity=request.name, task=request.task_id, error=repr(error)
             ),
         )
-        self._ended(lane, request)
-        self._answer(request, None, describe(error))
+        self._ended(lane, context)
+        if not context._reason:
+            self._answer(request, None, describe(error), context._details)
 
-    def _cancelled(self, lane: Lane[ActivityRequest], request: ActivityRequest, error: BaseException) -> None:
-        if self._closing:
-            # By the node, which is stopping: no answer, so that another run gives it.
-            self._ended(lane, request)
+    def _cancelled(
+        self, lane: Lane[ActivityRequest], context: ActivityContext, error: BaseException, began: float
+    ) -> None:
+        if self._closing or context._reason:
+            # By the node, which is stopping: no answer, so that another run gives it. Or nobody wants one.
+            self._ended(lane, context)
         else:
             # By the user's own code: a failure as any other.
-            self._failed(lane, request, error)
+            self._failed(lane, context, error, began)
 
-    def _ended(self, lane: Lane[ActivityRequest], request: ActivityRequest) -> None:
-        self._tasks.pop((request.execution_id, request.task_id), None)
+    def _ended(self, lane: Lane[ActivityRequest], context: ActivityContext) -> None:
+        request = context._request
+        # Another one has its place if it was cancelled and is wanted again by an owner that does not know of that.
+        if self._running.get((request.execution_id, request.task_id)) is context:
+            del self._running[request.execution_id, request.task_id]
+        if context._watch is not None:
+            context._watch.stop()
+            context._watch = None
         self._lanes.leave(lane)
         if lane.pool.ready:
             self._fill(lane.pool)
 
-    def _answer(self, request: ActivityRequest, result: Payload, failure: FailureDetails | None) -> None:
-        done = ActivityDone(request.execution_id, request.task_id, request.nonce, result, failure)
+    def _answer(
+        self,
+        request: ActivityRequest,
+        result: Payload,
+        failure: FailureDetails | None,
+        details: Payload = None,
+    ) -> None:
+        done = ActivityDone(request.execution_id, request.task_id, request.nonce, result, failure, details)
         engine = self._engine
 
         def answered(_: Any) -> None:
@@ -239,6 +286,66 @@ class ActivityHost:
                 del self._known[key]
 
         engine.router.send(ActorId(request.actor_type, request.instance_id), "done", done, answered)
+
+    # --- time limits and cancelling ------------------------------------------------------------------------------------
+
+    def _watch(self, definition: ActivityDefinition, context: ActivityContext) -> None:
+        """Begins with what the caller says of time limits, or else the activity itself."""
+        terms = context._request.attempt or Attempt()
+        start_to_close = terms.start_to_close or definition.start_to_close_timeout
+        heartbeat = terms.heartbeat or definition.heartbeat_timeout
+        if start_to_close or heartbeat:
+            expired = partial(self._expired, context)
+            context._watch = Watch(self._engine.clock, start_to_close, heartbeat, expired)
+
+    def _expired(self, context: ActivityContext, failure: FailureDetails) -> None:
+        request = context._request
+        if context._reason or self._closing:
+            return
+        log.info(
+            "activity.timeout",
+            extra=fields(
+                instance=request.instance_id,
+                activity=request.name,
+                task=request.task_id,
+                reason=failure.message,
+            ),
+        )
+        self._drop(context, failure.message)
+        self._answer(request, None, failure, context._details)
+
+    def _cancel(self, body: CancelActivity) -> None:
+        """Idempotent. What has ended already gives its answer, which its instance drops."""
+        key = (body.execution_id, body.task_id)
+        request = self._known.get(key)
+        if request is None or request.nonce != body.nonce:
+            return
+        queued = self._queued.pop(key, None)
+        context = self._running.get(key)
+        if queued is not None:
+            self._lanes.withdraw(queued[0], request)
+        elif context is not None and not context._reason:
+            self._drop(context, body.reason or "nobody waits for the result any more")
+        else:
+            return
+        del self._known[key]
+
+    def _drop(self, context: ActivityContext, reason: str) -> None:
+        """Whatever the function still does, its outcome is nobody's. It counts as running until it has ended."""
+        context._reason = reason
+        if context._watch is not None:
+            context._watch.stop()
+        name = context._request.name
+        lane = self._lanes.get(name)
+        if lane is not None and self._engine.registry.get_activity(name).is_async:
+            context._task.add_done_callback(lambda _: self._never_began(lane, context))
+            context._task.cancel()
+
+    def _never_began(self, lane: Lane[ActivityRequest], context: ActivityContext) -> None:
+        """A task that is cancelled before its first step does not take it to say that it has ended."""
+        request = context._request
+        if self._running.get((request.execution_id, request.task_id)) is context:
+            self._ended(lane, context)
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
@@ -252,7 +359,11 @@ class ActivityHost:
     async def close(self) -> None:
         """Cancels what runs on the loop; threads end by themselves, unheard."""
         self.stop_starting()
-        tasks = list(self._tasks.values())
+        tasks = [context._task for context in self._running.values()]
+        for context in self._running.values():
+            if not self._engine.registry.get_activity(context._request.name).is_async:
+                # All that a thread can be told.
+                context._reason = context._reason or "the node is stopping"
         for task in tasks:
             task.cancel()
         if tasks:
@@ -263,6 +374,7 @@ class ActivityHost:
 
 
 def _call(definition: ActivityDefinition, context: ActivityContext) -> Payload:
+    token = SUBJECT.set(context)
     try:
         if definition.takes_input:
             result = definition.fn(context, definition.decode(context._request.input))
@@ -271,4 +383,6 @@ def _call(definition: ActivityDefinition, context: ActivityContext) -> Payload:
     except StopIteration as error:
         # A future cannot hold it: the activity would never end.
         raise RuntimeError("the activity raised StopIteration") from error
+    finally:
+        SUBJECT.reset(token)
     return definition.encode(result)

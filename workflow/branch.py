@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Sequence
 from inspect import isgenerator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.errors import LoopBlocked
 from perdure.workflow.misuse import refuse_awaitable, translate
-from perdure.workflow.tasks import Task, Waiter
+from perdure.workflow.tasks import Broken, MakeError, Task, Waiter
 
 if TYPE_CHECKING:
     from perdure.workflow.run import InProcessRun
@@ -71,6 +71,14 @@ class Branch(Waiter[T]):
                 task, value, error = yielded, yielded._value, yielded._error
             else:
                 task, error = None, refuse_awaitable(yielded, generator=isgenerator(self._code))
+
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        waits = self._waits_for
+        if waits is not None and not waits._settled:
+            return (waits,)
+        # It is about to go on, or to begin: with this error then.
+        self._waits_for = Broken(self._run, make(self))
+        return ()
 
     def _returned(self, value: Any) -> None:
         self._run.ended(self._code)

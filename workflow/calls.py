@@ -6,15 +6,24 @@ goes on whether or not anybody awaits the call.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.duration import format_time
-from perdure.errors import InvalidInput
+from perdure.errors import InvalidInput, LoopBlocked
 from perdure.payload import Decode, Payload
-from perdure.workflow.commands import CancelTimer, CreateTimer, ScheduleTask, StartChild
-from perdure.workflow.events import FailureDetails
+from perdure.workflow.commands import CancelTask, CancelTimer, CreateTimer, ScheduleTask, StartChild
+from perdure.workflow.events import Attempt, FailureDetails
 from perdure.workflow.retry import RetryPolicy
-from perdure.workflow.tasks import ChildFailedError, EventTimeout, Task, TaskFailedError
+from perdure.workflow.tasks import (
+    ActivityTimeout,
+    ChildFailedError,
+    EventTimeout,
+    HeartbeatTimeout,
+    MakeError,
+    Task,
+    TaskFailedError,
+)
 
 if TYPE_CHECKING:
     from perdure.workflow.run import InProcessRun
@@ -24,11 +33,31 @@ T = TypeVar("T")
 #: 9999-12-31T23:59:59.999999Z: no timer is later.
 LAST_TIME = 253_402_300_799_999_999
 
+#: Failures that have a class of their own at the await.
+_ERRORS: dict[str, type[TaskFailedError]] = {
+    "ActivityTimeout": ActivityTimeout,
+    "HeartbeatTimeout": HeartbeatTimeout,
+}
+
 
 class Call(Task[T]):
     """Something asked for by name that may be tried again."""
 
-    __slots__ = ("_app_id", "_attempt", "_decode", "_first_at", "_input", "_policy", "id", "name")
+    __slots__ = (
+        "_app_id",
+        "_attempt",
+        "_decode",
+        "_first_at",
+        "_input",
+        "_limit",
+        "_policy",
+        "_retry",
+        "_terms",
+        "id",
+        "name",
+    )
+
+    id: int
 
     def __init__(
         self,
@@ -38,6 +67,7 @@ class Call(Task[T]):
         app_id: str,
         decode: Decode,
         policy: RetryPolicy | None,
+        terms: Attempt | None = None,
     ) -> None:
         self._run = run
         self._settled = False
@@ -47,6 +77,10 @@ class Call(Task[T]):
         self._app_id = app_id
         self._decode = decode
         self._policy = policy
+        #: What an activity is to be told of this attempt.
+        self._terms = terms
+        #: The timer that limits all attempts together; -1: there is none.
+        self._limit = -1
         if policy is not None:
             self._attempt = 0
             self._first_at = run.now
@@ -56,7 +90,13 @@ class Call(Task[T]):
         """Asks for the next attempt, under a new task id."""
         raise NotImplementedError
 
+    def limit(self, fire_at: int) -> None:
+        """Gives all attempts together a time limit: a durable one."""
+        self._limit = Timer(self._run, fire_at, f"limit:{self.name}", self).id
+
     def completed(self, result: Payload) -> None:
+        if self._limit >= 0:
+            self._run.timers[self._limit].cancel()
         try:
             value = self._decode(result)
         except InvalidInput as error:
@@ -64,16 +104,66 @@ class Call(Task[T]):
         else:
             self._settle(value)
 
-    def failed(self, failure: FailureDetails) -> None:
+    def failed(self, failure: FailureDetails, details: Payload = None) -> None:
+        """`details`: what the last heartbeat said."""
+        error: BaseException | None = None
         if self._policy is not None:
-            delay = self._policy.next_delay(self._attempt, self._first_at, self._run.now, failure)
-            if delay is not None:
-                self._attempt += 1
-                Timer(self._run, self._run.now + delay, f"retry:{self.name}", self)
-                return
+            try:
+                delay = self._delay(self._policy, failure)
+            except LoopBlocked:
+                raise
+            except BaseException as raised:  # noqa: BLE001 - of `retry_if`, which is the user's
+                error = self.error(failure, f"; and retry_if raised {type(raised).__name__}: {raised}")
+                error.__cause__ = raised
+            else:
+                if delay is not None:
+                    self._attempt += 1
+                    self.next_terms(details)
+                    self._retry = Timer(self._run, self._run.now + delay, f"retry:{self.name}", self).id
+                    return
+        if self._limit >= 0:
+            self._run.timers[self._limit].cancel()
+        self._settle(None, error or self.error(failure))
+
+    def _delay(self, policy: RetryPolicy, failure: FailureDetails) -> int | None:
+        run = self._run
+        if policy.retry_if is None:
+            return policy.next_delay(self._attempt, self._first_at, run.now, failure)
+        return run.judge(policy.next_delay, self._attempt, self._first_at, run.now, failure)
+
+    def next_terms(self, details: Payload) -> None:
+        """The next attempt follows one that ended with these heartbeat details."""
+
+    def timer_due(self, timer: Timer) -> None:
+        if timer.id != self._limit:
+            self.schedule()
+            return
+        self._limit = -1
+        self._withdraw()
+        failure = FailureDetails(
+            "ActivityTimeout", "it did not end within its time limit", bases=("TimeoutError",)
+        )
         self._settle(None, self.error(failure))
 
-    def error(self, failure: FailureDetails) -> TaskFailedError:
+    def _withdraw(self) -> None:
+        """Nobody wants an answer any more, nor another attempt."""
+        if self.asked().pop(self.id, None) is not None:
+            self._run.commands.append(CancelTask(self.id))
+        else:
+            self._run.timers[self._retry].cancel()
+        if self._limit >= 0:
+            self._run.timers[self._limit].cancel()
+
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        self._withdraw()
+        return super()._cancel(make)
+
+    def asked(self) -> dict[int, Call[Any]]:
+        """Where the run keeps those that wait for an answer."""
+        raise NotImplementedError
+
+    def error(self, failure: FailureDetails, more: str = "") -> TaskFailedError:
+        """What is raised at the await; `more` is added to its message."""
         raise NotImplementedError
 
     def waiting(self) -> str:
@@ -91,11 +181,19 @@ class ActivityCall(Call[T]):
         if self._policy is None or not self._attempt:
             self._key = f"{run.execution_id}:{id}"
         run.calls[id] = self
-        run.commands.append(ScheduleTask(id, self.name, self._input, self._key, self._app_id))
+        run.commands.append(ScheduleTask(id, self.name, self._input, self._key, self._app_id, self._terms))
 
-    def error(self, failure: FailureDetails) -> TaskFailedError:
-        text = f"activity {self.name!r} (task {self.id}) failed: {failure.type}: {failure.message}"
-        return TaskFailedError(text, failure)
+    def next_terms(self, details: Payload) -> None:
+        terms = self._terms or Attempt()
+        said = terms.details if details is None else details
+        self._terms = Attempt(self._attempt + 1, terms.start_to_close, terms.heartbeat, said)
+
+    def asked(self) -> dict[int, Call[Any]]:
+        return self._run.calls
+
+    def error(self, failure: FailureDetails, more: str = "") -> TaskFailedError:
+        text = f"activity {self.name!r} (task {self.id}) failed: {failure.type}: {failure.message}{more}"
+        return _ERRORS.get(failure.type, TaskFailedError)(text, failure)
 
     def waiting(self) -> str:
         return f"activity {self.name} (task {self.id})"
@@ -129,9 +227,12 @@ class ChildCall(Call[T]):
         run.children[id] = self
         run.commands.append(StartChild(id, self.name, self.instance_id, self._input, self._app_id))
 
-    def error(self, failure: FailureDetails) -> TaskFailedError:
+    def asked(self) -> dict[int, Call[Any]]:
+        return self._run.children
+
+    def error(self, failure: FailureDetails, more: str = "") -> TaskFailedError:
         text = f"child workflow {self.name!r} ({self.instance_id}, task {self.id}) failed: "
-        return ChildFailedError(text + f"{failure.type}: {failure.message}", failure)
+        return ChildFailedError(text + f"{failure.type}: {failure.message}{more}", failure)
 
     def waiting(self) -> str:
         return f"child workflow {self.name} {self.instance_id} (task {self.id})"
@@ -161,7 +262,7 @@ class Timer:
     def fired(self) -> None:
         owner = self._owner
         if isinstance(owner, Call):
-            owner.schedule()
+            owner.timer_due(self)
         else:
             owner.due()
 
@@ -170,7 +271,7 @@ class Timer:
             self._run.commands.append(CancelTimer(self.id))
 
     def waiting(self) -> str:
-        if isinstance(self._owner, EventWait):
+        if isinstance(self._owner, EventWait) or self.origin.startswith("limit:"):
             return ""
         what = f"retry of {self._owner.name}" if isinstance(self._owner, Call) else "timer"
         return f"{what} at {format_time(self.fire_at)} (task {self.id})"
@@ -187,6 +288,10 @@ class TimerCall(Task[None]):
 
     def due(self) -> None:
         self._settle(None)
+
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        self._run.timers[self.id].cancel()
+        return super()._cancel(make)
 
     def _describe(self) -> str:
         return f"timer (task {self.id})"
@@ -223,6 +328,12 @@ class EventWait(Task[T]):
         self._timer = None
         self._run.forget_wait(self)
         self._settle(None, EventTimeout(f"event {self.name!r} did not come within the time limit"))
+
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        self._run.forget_wait(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        return super()._cancel(make)
 
     def waiting(self) -> str:
         """What is waited for, for people."""

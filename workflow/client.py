@@ -1,4 +1,4 @@
-"""Starts, watches and steers workflow instances."""
+"""Starts, watches and steers workflow instances from within a node's process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from perdure import payload as payloads
 from perdure.actors.messages import Identity
 from perdure.errors import (
     DeadlineExceeded,
@@ -19,6 +18,8 @@ from perdure.errors import (
     InvalidInput,
     PayloadTooLarge,
     PerdureError,
+    StoreError,
+    Unavailable,
 )
 from perdure.payload import Payload
 from perdure.statestore.contract import ActorId, InstanceFilter, Page
@@ -28,6 +29,7 @@ from perdure.workflow.instance import describe
 from perdure.workflow.metadata import EDGE_PREFIX
 from perdure.workflow.requests import Purge, Raise, Resume, Start, Suspend, Terminate, Wait
 from perdure.workflow.state import RuntimeStatus, WorkflowState
+from perdure.workflow.trace import INCOMING
 
 #: Seconds for which a request is sent again while its owner cannot be reached.
 RETRY_FOR = 60.0
@@ -43,15 +45,13 @@ _FORBIDDEN = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Workflow = Callable[..., Any] | str
 
+class EngineClient:
+    """The workflow instances of a node's app (`perdure.workflow.workflows.Workflows`), asked within its process.
 
-class WorkflowClient:
-    """Made by a node (`node.client`). All methods are coroutines; what they acknowledge is durable.
-
-    Each change is sent with an identity, again if need be, and takes effect once. Raises `InvalidId`, `InvalidInput`
-    and `PayloadTooLarge` for what the caller got wrong, `InstanceNotFound` for an unknown id, and `DeadlineExceeded`
-    when no owner answered for 60 seconds (the request may then still take effect).
+    What is acknowledged is durable. Each change is sent with an identity, again if need be, and takes effect once.
+    Raises `InvalidId`, `InvalidInput` and `PayloadTooLarge` for what the caller got wrong, `InstanceNotFound` for an
+    unknown id, and `DeadlineExceeded` when no owner answered for 60 seconds (the request may then still take effect).
     """
 
     def __init__(self, engine: WorkflowEngine) -> None:
@@ -82,7 +82,7 @@ class WorkflowClient:
         check_id(instance_id)
         check_payload(payload, "the input")
         start_id = self._engine.clock.token(16).hex()
-        await self._request(instance_id, "start", Start(name, start_id, payload))
+        await self._begin(instance_id, Start(name, start_id, payload))
         return instance_id
 
     def _named(self, workflow: Workflow, input: Any) -> tuple[str, Payload]:
@@ -144,16 +144,14 @@ class WorkflowClient:
                 result: WorkflowState = await answer
                 return result
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"instance {instance_id!r} has not {until} within {timeout} seconds; it goes on"
-            ) from None
+            raise not_within(instance_id, until, timeout) from None
 
     async def _first_row(self, instance_id: str, until: str) -> WorkflowState | None:
         """An instance that is not in memory and satisfies the wait is not loaded for it."""
         actor = self._engine.actor(instance_id)
         if actor in self._engine.host.activations:
             return None
-        state = await self.get_workflow_state(instance_id)
+        state = await self.get(instance_id)
         if state is None:
             return None
         finished = state.runtime_status.finished
@@ -170,30 +168,30 @@ class WorkflowClient:
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page[WorkflowState]:
-        """Instances, newest first. Pages are stable: what comes or goes in between neither repeats nor hides any.
-        `created_from` and `created_to` are aware times, the second one exclusive."""
-        unknown = set(statuses) - set(RuntimeStatus)
-        if unknown:
-            raise InvalidInput(f"unknown status {sorted(unknown)}: use any of {', '.join(RuntimeStatus)}")
-        if not 1 <= limit <= 1000:
-            raise InvalidInput(f"limit is {limit}; it must be 1 to 1000")
+        check_statuses(statuses)
+        check_limit(limit)
         where = InstanceFilter(
             type=self._engine.name,
             statuses=tuple(statuses),
             name=name,
             id_prefix=id_prefix,
-            created_from=_microseconds(created_from),
-            created_to=_microseconds(created_to),
+            created_from=microseconds(created_from),
+            created_to=microseconds(created_to),
         )
-        page = await self._engine.store.query(where, cursor, limit)
+        try:
+            page = await self._engine.store.query(where, cursor, limit)
+        except StoreError as error:
+            # Only the store can read its cursors: what it refuses is the caller's, unless it cannot answer at all.
+            if cursor is None or isinstance(error, Unavailable):
+                raise
+            raise InvalidInput(f"the cursor is not one that a list gave: {error.message}") from error
         return Page([describe(row) for row in page.items], page.cursor)
 
     async def history(
         self, instance_id: str, *, start: int = 0, limit: int = 1000
     ) -> Page[tuple[int, Event]]:
-        """The history events of the current execution, with their numbers; `cursor` is the next number."""
         check_id(instance_id)
-        if await self.get_workflow_state(instance_id) is None:
+        if await self.get(instance_id) is None:
             raise InstanceNotFound()
         items: list[tuple[int, Event]] = []
         async for number, event in self._engine.history(self._engine.actor(instance_id), start=start):
@@ -204,57 +202,39 @@ class WorkflowClient:
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
-    async def raise_workflow_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
-        """Hands an event to the instance; kept until the workflow waits for one of this name. `InvalidState` when
-        the instance is finished."""
-        await self.raise_event(
-            instance_id, event_name, payloads.encode(data, f"the data of event {event_name!r}")
-        )
-
     async def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
-        """As `raise_workflow_event`, with the data as it is to be stored: JSON text."""
         if not name:
             raise InvalidInput("the event's name is empty")
         check_payload(payload, "the event's data")
         await self._request(instance_id, "raise", Raise(name, payload))
 
-    async def pause_workflow(self, instance_id: str, *, reason: str = "") -> None:
-        """The code gets nothing more until it is resumed; what arrives meanwhile is kept. Idempotent."""
+    async def pause(self, instance_id: str, reason: str = "") -> None:
         await self._request(instance_id, "suspend", Suspend(reason))
 
-    async def resume_workflow(self, instance_id: str, *, reason: str = "") -> None:
-        """Goes on after a pause, or tries a STALLED instance again. Idempotent."""
+    async def resume(self, instance_id: str, reason: str = "") -> None:
         await self._request(instance_id, "resume", Resume(reason))
-
-    async def terminate_workflow(
-        self, instance_id: str, *, output: Any = None, reason: str = "", recursive: bool = True
-    ) -> None:
-        """Ends the instance, and unless told otherwise its child workflows; running activities are not interrupted,
-        their results are dropped. No effect on a finished instance."""
-        encoded = payloads.encode(output, "the output")
-        await self.terminate(instance_id, encoded, reason=reason, recursive=recursive)
 
     async def terminate(
         self, instance_id: str, payload: Payload = None, *, reason: str = "", recursive: bool = True
     ) -> None:
-        """As `terminate_workflow`, with the output as it is to be stored: JSON text."""
         check_payload(payload, "the output")
         await self._request(instance_id, "terminate", Terminate(reason, payload, recursive))
 
-    async def purge_workflow(self, instance_id: str, *, recursive: bool = True, force: bool = False) -> None:
-        """Deletes what is left of a finished instance, and of its children. `InvalidState` while it is not
-        finished; `force` deletes it even so, with whatever it still owes to others."""
+    async def purge(self, instance_id: str, *, recursive: bool = True, force: bool = False) -> None:
         await self._request(instance_id, "purge", Purge(recursive, force))
 
-    async def pause(self, instance_id: str, reason: str = "") -> None:
-        await self.pause_workflow(instance_id, reason=reason)
-
-    async def resume(self, instance_id: str, reason: str = "") -> None:
-        await self.resume_workflow(instance_id, reason=reason)
-
-    purge = purge_workflow
-
     # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def _begin(self, instance_id: str, body: Start) -> None:
+        """Sends a start, with the trace context of whoever asks for it."""
+        tracing = self._engine.tracing
+        if tracing is None:
+            incoming = INCOMING.get()
+            told = body if incoming is None else msgspec.structs.replace(body, trace=incoming)
+            await self._request(instance_id, "start", told)
+            return
+        with tracing.starting(body.name, instance_id) as context:
+            await self._request(instance_id, "start", msgspec.structs.replace(body, trace=context))
 
     async def _request(self, instance_id: str, method: str, body: msgspec.Struct) -> Any:
         check_id(instance_id)
@@ -277,7 +257,15 @@ class WorkflowClient:
 
         give_up = self._engine.clock.monotonic() + RETRY_FOR
         self._engine.router.send(target, method, body, answered, identity=identity, give_up=give_up)
-        return await answer
+        clock, monitor = self._engine.clock, self._engine.monitor
+        began = clock.monotonic()
+        try:
+            result = await answer
+        except PerdureError:
+            monitor.answered(method, clock.monotonic() - began, well=False)
+            raise
+        monitor.answered(method, clock.monotonic() - began, well=True)
+        return result
 
 
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:
@@ -309,7 +297,7 @@ def check_payload(payload: Payload, what: str) -> None:
         raise PayloadTooLarge(f"{what} has {len(payload)} bytes; at most {PAYLOAD_BYTES} are allowed")
 
 
-def _microseconds(moment: datetime | None) -> int | None:
+def microseconds(moment: datetime | None) -> int | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
@@ -317,5 +305,19 @@ def _microseconds(moment: datetime | None) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _seconds(timeout: float | timedelta | None) -> float | None:
-    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+def check_statuses(statuses: Collection[str]) -> None:
+    """`InvalidInput` for one that does not exist."""
+    unknown = set(statuses) - set(RuntimeStatus)
+    if unknown:
+        raise InvalidInput(f"unknown status {sorted(unknown)}: use any of {', '.join(RuntimeStatus)}")
+
+
+def check_limit(limit: int) -> None:
+    """`InvalidInput` unless a page may have so many instances."""
+    if not 1 <= limit <= 1000:
+        raise InvalidInput(f"limit is {limit}; it must be 1 to 1000")
+
+
+def not_within(instance_id: str, until: str, timeout: float | None) -> DeadlineExceeded:
+    """What a wait raises that took too long."""
+    return DeadlineExceeded(f"instance {instance_id!r} has not {until} within {timeout} seconds; it goes on")

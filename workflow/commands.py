@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from perdure.payload import Payload
-from perdure.workflow.events import FailureDetails
+from perdure.workflow.events import Attempt, FailureDetails
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
@@ -21,6 +21,12 @@ class ScheduleTask(Command, frozen=True, gc=False):
     #: The idempotency key; a retry has the key of the first attempt.
     key: str
     app_id: str = ""
+    #: None: the first one, and nothing is to be known of it.
+    attempt: Attempt | None = None
+
+
+class CancelTask(Command, frozen=True, gc=False):
+    """The activity or child workflow `id` is not waited for any more."""
 
 
 class CreateTimer(Command, frozen=True, gc=False):
@@ -54,7 +60,7 @@ class SendEvent(Command, frozen=True, gc=False):
     app_id: str = ""
 
 
-AnyCommand = ScheduleTask | CreateTimer | CancelTimer | StartChild | StartDetached | SendEvent
+AnyCommand = ScheduleTask | CancelTask | CreateTimer | CancelTimer | StartChild | StartDetached | SendEvent
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -69,6 +75,12 @@ class Failed(msgspec.Struct, frozen=True):
     failure: FailureDetails
 
 
+class Cancelled(msgspec.Struct, frozen=True):
+    """The workflow was cancelled, and its function has come to an end by that."""
+
+    failure: FailureDetails
+
+
 class ContinuedAsNew(msgspec.Struct, frozen=True):
     """The workflow asked to begin again with a new input and an empty history."""
 
@@ -77,4 +89,4 @@ class ContinuedAsNew(msgspec.Struct, frozen=True):
     save_events: bool
 
 
-Outcome = Completed | Failed | ContinuedAsNew
+Outcome = Completed | Failed | Cancelled | ContinuedAsNew

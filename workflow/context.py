@@ -16,8 +16,11 @@ from perdure.errors import InvalidId, InvalidInput, NotRegistered
 from perdure.logs import fields
 from perdure.workflow.calls import ActivityCall, ChildCall, EventWait, TimerCall
 from perdure.workflow.commands import ContinuedAsNew, SendEvent, StartDetached
+from perdure.workflow.events import Attempt
 from perdure.workflow.fanout import bounded
+from perdure.workflow.limits import check_timeout
 from perdure.workflow.misuse import WorkflowMisuse
+from perdure.workflow.moment import start_time
 from perdure.workflow.registry import Definition, function_name
 from perdure.workflow.retry import RetryPolicy
 from perdure.workflow.tasks import EventTimeout, Task, when_all
@@ -81,6 +84,11 @@ class WorkflowContext:
         return self._run.replaying
 
     @property
+    def cancelled(self) -> bool:
+        """Whether somebody has cancelled the workflow: `WorkflowCancelled` was raised where the code waited then."""
+        return self._run.cancelled is not None
+
+    @property
     def current_utc_datetime(self) -> datetime:
         """The time of what the code goes on for; the same on replay. Use it in place of `datetime.now()`."""
         return _EPOCH + timedelta(microseconds=self._run.now)
@@ -101,6 +109,9 @@ class WorkflowContext:
         *,
         input: Any = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[R]: ...
     @overload
@@ -110,6 +121,9 @@ class WorkflowContext:
         *,
         input: Any = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[R]: ...
     @overload
@@ -119,6 +133,9 @@ class WorkflowContext:
         *,
         input: Any = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[Any]: ...
     def call_activity(
@@ -127,26 +144,47 @@ class WorkflowContext:
         *,
         input: Any = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[Any]:
-        """Asks for an activity: at once, awaited or not. `TaskFailedError` at the await when it failed."""
+        """Asks for an activity: at once, awaited or not. `TaskFailedError` at the await when it failed.
+
+        `start_to_close_timeout` limits each attempt, from the first line of the function to its end;
+        `heartbeat_timeout` the time between two calls of `ActivityContext.heartbeat`. Both are kept by the node that
+        runs it, and count anew where it runs again because that node has died: `ActivityTimeout` and
+        `HeartbeatTimeout`, for the retry policy as any other failure. `schedule_to_close_timeout` limits everything from
+        now on, with waiting and retries, wherever they are: a durable timer. `ActivityTimeout`, and no retry.
+        """
         run = self._run
         if run.thread != get_ident():
             self._refuse()
         definition = run.registry.activity_index.get(activity)
+        limit = 0
         if definition is None:
             name, data, decode = _unregistered("activity", activity, input, app_id)
-            return ActivityCall(run, name, data, app_id or "", decode, retry_policy)
-        if input is not None and not definition.takes_input:
-            raise _no_input(definition)
-        return ActivityCall(
-            run,
-            definition.name,
-            payload.encode(input, definition.input_label),
-            app_id or "",
-            definition.decode_result,
-            definition.retry_policy if retry_policy is None else retry_policy,
-        )
+        else:
+            if input is not None and not definition.takes_input:
+                raise _no_input(definition)
+            name, decode = definition.name, definition.decode_result
+            data = payload.encode(input, definition.input_label)
+            limit = definition.schedule_to_close_timeout
+            if retry_policy is None:
+                retry_policy = definition.retry_policy
+        terms = None
+        if start_to_close_timeout is not None or heartbeat_timeout is not None:
+            terms = Attempt(
+                1,
+                check_timeout("start_to_close_timeout", start_to_close_timeout),
+                check_timeout("heartbeat_timeout", heartbeat_timeout),
+            )
+        if schedule_to_close_timeout is not None:
+            limit = check_timeout("schedule_to_close_timeout", schedule_to_close_timeout)
+        call: ActivityCall[Any] = ActivityCall(run, name, data, app_id or "", decode, retry_policy, terms)
+        if limit:
+            call.limit(run.now + limit)
+        return call
 
     @overload
     def map(
@@ -156,6 +194,9 @@ class WorkflowContext:
         *,
         max_concurrency: int | None = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[list[R]]: ...
     @overload
@@ -166,6 +207,9 @@ class WorkflowContext:
         *,
         max_concurrency: int | None = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[list[R]]: ...
     @overload
@@ -176,6 +220,9 @@ class WorkflowContext:
         *,
         max_concurrency: int | None = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[list[Any]]: ...
     def map(
@@ -185,15 +232,27 @@ class WorkflowContext:
         *,
         max_concurrency: int | None = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         app_id: str | None = None,
     ) -> Task[list[Any]]:
-        """Calls an activity for each item, at most `max_concurrency` at a time. Results and errors as `when_all`."""
+        """Calls an activity for each item, at most `max_concurrency` at a time. Results and errors as `when_all`, all
+        else as `call_activity`."""
         self._check()
         if max_concurrency is not None and max_concurrency < 1:
             raise InvalidInput(f"max_concurrency is a whole number from 1: {max_concurrency!r}")
 
         def start(item: Any) -> Task[Any]:
-            return self.call_activity(activity, input=item, retry_policy=retry_policy, app_id=app_id)
+            return self.call_activity(
+                activity,
+                input=item,
+                retry_policy=retry_policy,
+                start_to_close_timeout=start_to_close_timeout,
+                heartbeat_timeout=heartbeat_timeout,
+                schedule_to_close_timeout=schedule_to_close_timeout,
+                app_id=app_id,
+            )
 
         if max_concurrency is None:
             return when_all([start(item) for item in items])
@@ -248,7 +307,8 @@ class WorkflowContext:
         retry_policy: RetryPolicy | None = None,
         app_id: str | None = None,
     ) -> Task[Any]:
-        """Starts a workflow whose result this one can await; terminating this one terminates it.
+        """Starts a workflow whose result this one can await; terminating this one terminates it, cancelling it while
+        it is waited for cancels it.
 
         Without an `instance_id` it is `<instance id>:<generation>:<task id>`, and a retry gets another one.
         `ChildFailedError` at the await when it failed.
@@ -257,6 +317,9 @@ class WorkflowContext:
         if instance_id is not None:
             _check_id(instance_id)
         name, data, decode = self._workflow(workflow, input, app_id)
+        if retry_policy is None:
+            definition = self._run.registry.workflow_index.get(workflow)
+            retry_policy = definition.retry_policy if definition is not None else None
         return ChildCall(self._run, name, data, app_id or "", decode, retry_policy, instance_id)
 
     def detach(
@@ -265,19 +328,21 @@ class WorkflowContext:
         *,
         input: Any = None,
         instance_id: str | None = None,
-        start_at: datetime | None = None,
+        start_at: datetime | timedelta | None = None,
         app_id: str | None = None,
     ) -> str:
-        """Starts a workflow that nobody waits for and that outlives this one. Its instance id."""
+        """Starts a workflow that nobody waits for and that outlives this one. Its instance id.
+
+        `start_at`: when it begins (a time, naive means UTC, or a delay from now), unless at once."""
         self._check()
         if instance_id is not None:
             _check_id(instance_id)
         name, data, _ = self._workflow(workflow, input, app_id)
         run = self._run
+        scheduled = None if start_at is None else start_time(start_at, run.now)
         id = run.next_id
         run.next_id = id + 1
         chosen = run.default_id(id) if instance_id is None else instance_id
-        scheduled = None if start_at is None else _microseconds(start_at)
         run.commands.append(StartDetached(id, name, chosen, data, app_id or "", scheduled))
         return chosen
 

@@ -10,8 +10,10 @@ from perdure.errors import InstanceNotFound, InvalidState
 from perdure.logs import fields
 from perdure.statestore.contract import Reminder
 from perdure.workflow import metadata
+from perdure.workflow.decisions import cancel_child
 from perdure.workflow.ending import finish
 from perdure.workflow.events import (
+    CancelRequested,
     ChildScheduled,
     ExecutionResumed,
     ExecutionSuspended,
@@ -21,7 +23,7 @@ from perdure.workflow.events import (
 from perdure.workflow.instance import Instance
 from perdure.workflow.keys import FORGET
 from perdure.workflow.metadata import PURGED, Metadata
-from perdure.workflow.requests import Purge, Terminate
+from perdure.workflow.requests import Cancel, Purge, Terminate
 from perdure.workflow.stall import UNREADABLE
 from perdure.workflow.state import RuntimeStatus
 
@@ -107,12 +109,47 @@ def terminate(work: Work, message: Message) -> None:
     work.begin_unread()
     work.history.append(ExecutionTerminated(work.at, body.reason, body.output, body.recursive))
     if body.recursive:
-        _cascade(work, instance)
+        cascade(work, instance)
     failure = FailureDetails("WorkflowTerminated", body.reason or "the workflow was terminated")
     finish(work, "terminated", body.output, failure if body.reason else None)
 
 
-def _cascade(work: Work, instance: Instance) -> None:
+def cancel(work: Work, message: Message) -> None:
+    body: Cancel = message.body
+    instance = work.behaviour.instance
+    if body.start_id and (instance is None or instance.meta.start_id != body.start_id):
+        work.answer(message)
+        if instance is None:
+            bury(work, body.start_id)
+        return
+    instance = _controlled(work, message)
+    if instance is None:
+        return
+    if instance.finished:
+        work.answer(message)
+    elif instance.meta.history or work.arrivals:
+        work.arrive(message, body)
+    else:
+        # Nothing of it has run: there is nothing to undo.
+        work.answer(message)
+        work.begin_unread()
+        work.history.append(CancelRequested(work.at, body.reason))
+        failure = FailureDetails(
+            "WorkflowCancelled", body.reason or "the workflow was cancelled before it began"
+        )
+        finish(work, "terminated", None, failure)
+
+
+def cancelled(work: Work, failure: FailureDetails) -> None:
+    """The code has come to its end by having been cancelled. Children that it did not wait for are cancelled too."""
+    for task in work.instance.open.values():
+        if isinstance(task, ChildScheduled):
+            cancel_child(work, task, failure.message)
+    finish(work, "terminated", None, failure)
+
+
+def cascade(work: Work, instance: Instance) -> None:
+    """Terminates the children that it waits for."""
     for task in instance.open.values():
         if isinstance(task, ChildScheduled):
             kind = work.engine.workflow_type(task.app_id)
@@ -128,8 +165,16 @@ def bury(work: Work, start_id: str) -> None:
 
 
 def _forget_later(work: Work) -> None:
-    due = work.at + TOMBSTONE
+    due = max(work.at + TOMBSTONE, _keys_until(work))
     work.commit.reminders = [*work.commit.reminders, Reminder(work.actor, FORGET, due)]
+
+
+def _keys_until(work: Work) -> int:
+    """For how long callers may send again what this actor has taken."""
+    instance = work.behaviour.instance
+    if instance is None or instance.receipts is None:
+        return 0
+    return instance.receipts.last() + work.engine.keep_keys
 
 
 def forget(work: Work, message: Message) -> None:
@@ -137,7 +182,7 @@ def forget(work: Work, message: Message) -> None:
     work.answer(message)
     if instance is None or not instance.purged:
         work.commit.delete_reminders = [*work.commit.delete_reminders, FORGET]
-    elif instance.outbox:
+    elif instance.outbox or _keys_until(work) > work.at:
         _forget_later(work)
     else:
         work.commit.reset = True

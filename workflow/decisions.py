@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from perdure.statestore.contract import Reminder
 from perdure.workflow.commands import (
+    CancelTask,
     CancelTimer,
     CreateTimer,
     ScheduleTask,
@@ -17,14 +18,26 @@ from perdure.workflow.events import (
     ChildScheduled,
     DetachedScheduled,
     EventSent,
+    FailureDetails,
+    TaskCancelled,
     TaskScheduled,
     TimerCreated,
+    TraceContext,
 )
 from perdure.workflow.keys import timer_name
-from perdure.workflow.requests import Raise, Start
+from perdure.workflow.requests import Cancel, Raise, Start
 
 if TYPE_CHECKING:
     from perdure.workflow.work import Work
+
+
+def _asked(work: Work, task_id: int) -> TraceContext | None:
+    """The trace context that goes with something asked for; where nobody traces here, that of whoever started the
+    workflow."""
+    started, tracing = work.instance.started, work.engine.tracing
+    if started is None or tracing is None:
+        return started.trace if started is not None else None
+    return tracing.asked(started, task_id)
 
 
 def schedule_task(work: Work, command: ScheduleTask) -> None:
@@ -37,6 +50,8 @@ def schedule_task(work: Work, command: ScheduleTask) -> None:
         command.key,
         command.input,
         command.app_id,
+        _asked(work, command.id),
+        command.attempt,
     )
     work.history.append(event)
     instance = work.instance
@@ -44,10 +59,47 @@ def schedule_task(work: Work, command: ScheduleTask) -> None:
     work.turn.effects.append((engine.dispatcher.dispatch, (work.actor, instance.meta, event)))
 
 
+def cancel_task(work: Work, command: CancelTask) -> None:
+    """Whatever is asked for in this very turn does not leave; who has anything else is told."""
+    work.history.append(TaskCancelled(work.at, command.id))
+    engine, instance, meta = work.engine, work.instance, work.instance.meta
+    task = instance.open.pop(command.id, None)
+    if task is None:
+        return  # it has answered in this turn
+    meta.task_deaths.pop(command.id, None)
+    dispatcher, effects = engine.dispatcher, work.turn.effects
+    first = [
+        effect
+        for effect in effects
+        if effect[0] in (dispatcher.dispatch, dispatcher.start_child) and effect[1][2] is task
+    ]
+    if first:
+        effects.remove(first[0])
+    elif isinstance(task, TaskScheduled):
+        request = dispatcher.request(work.actor, meta, task)
+        effects.append((dispatcher.cancel, (request, "the workflow does not wait for it any more")))
+    else:
+        effects.append((dispatcher.child_settled, (work.actor, meta.execution_id, task.id)))
+        cancel_child(work, task, f"{meta.name} {work.actor.id} does not wait for it any more")
+    if engine.tracing is not None and instance.started is not None:
+        ended = (
+            engine.tracing.activity_ended if isinstance(task, TaskScheduled) else engine.tracing.child_ended
+        )
+        failure = FailureDetails("TaskCancelledError", "it was cancelled")
+        effects.append((ended, (work.actor.id, instance.started, task, failure, work.at)))
+
+
+def cancel_child(work: Work, task: ChildScheduled, reason: str) -> None:
+    """Lets a child come to an end; where its start has not come yet, that is refused."""
+    kind = work.engine.workflow_type(task.app_id)
+    work.send(kind, task.instance_id, Cancel(reason, task.start_id))
+
+
 def create_timer(work: Work, command: CreateTimer) -> None:
-    work.history.append(TimerCreated(work.at, command.id, command.fire_at, command.origin))
+    event = TimerCreated(work.at, command.id, command.fire_at, command.origin)
+    work.history.append(event)
     instance = work.instance
-    instance.timers.add(command.id)
+    instance.timers[command.id] = event
     data = instance.meta.execution_id.encode()
     reminder = Reminder(work.actor, timer_name(command.id), command.fire_at, data)
     work.commit.reminders = [*work.commit.reminders, reminder]
@@ -55,9 +107,8 @@ def create_timer(work: Work, command: CreateTimer) -> None:
 
 def cancel_timer(work: Work, command: CancelTimer) -> None:
     instance = work.instance
-    if command.id not in instance.timers:
+    if instance.timers.pop(command.id, None) is None:
         return
-    instance.timers.discard(command.id)
     name = timer_name(command.id)
     kept = [reminder for reminder in work.commit.reminders if reminder.name != name]
     if len(kept) == len(work.commit.reminders):
@@ -76,6 +127,7 @@ def start_child(work: Work, command: StartChild) -> None:
         engine.clock.token(8),
         command.input,
         command.app_id,
+        _asked(work, command.id),
     )
     work.history.append(event)
     work.instance.open[command.id] = event
@@ -96,7 +148,9 @@ def start_detached(work: Work, command: StartDetached) -> None:
             command.scheduled,
         )
     )
-    body = Start(command.name, start_id, command.input)
+    started, tracing = work.instance.started, work.engine.tracing
+    trace = tracing.follows(started) if tracing is not None and started is not None else None
+    body = Start(command.name, start_id, command.input, trace=trace, scheduled=command.scheduled)
     work.send(work.engine.workflow_type(command.app_id), command.instance_id, body)
 
 

@@ -14,7 +14,14 @@ from perdure.placement.hashing import partition_of
 from perdure.statestore.contract import ActorId, TypePartition
 from perdure.workflow.events import ChildScheduled, FailureDetails, Parent, TaskScheduled
 from perdure.workflow.metadata import Metadata
-from perdure.workflow.requests import ActivityDone, ActivityRequest, ChildDone, Outgoing, Start
+from perdure.workflow.requests import (
+    ActivityDone,
+    ActivityRequest,
+    CancelActivity,
+    ChildDone,
+    Outgoing,
+    Start,
+)
 from perdure.workflow.stall import Purged
 from perdure.workflow.whereabouts import Whereabouts
 
@@ -52,6 +59,7 @@ class Out:
     """An activity request that is not settled: with which node it is, and since when."""
 
     __slots__ = (
+        "cancelled",
         "failures",
         "lost",
         "missed",
@@ -80,6 +88,8 @@ class Out:
         self.unregistered_since: float | None = None
         #: Nodes that did not take it in this round of tries, or cannot be reached.
         self.missed: tuple[str, ...] = ()
+        #: Why nobody wants it any more; None: somebody does.
+        self.cancelled: str | None = None
         #: The instance's status says that it waits.
         self.shown = False
 
@@ -141,6 +151,7 @@ class Dispatcher:
             task.input,
             task.app_id,
             task.trace,
+            task.attempt,
         )
 
     def dispatch(self, actor: ActorId, meta: Metadata, task: TaskScheduled) -> None:
@@ -188,6 +199,37 @@ class Dispatcher:
         if out.shown:
             self._tell(actor)
 
+    def cancel(self, request: ActivityRequest, reason: str) -> None:
+        """Nobody wants its answer any more: it is settled, and the node that has it is told to let it come to an end. If
+        that node or this one dies at this moment it may run on, and what it answers is dropped."""
+        actor = ActorId(request.actor_type, request.instance_id)
+        task = Task(actor, request.execution_id, request.task_id)
+        out = self._out.get(task)
+        node: str | None = out.node if out is not None else self._elsewhere.get(task, "")
+        if out is not None and not node and not out.lost:
+            # Whoever is taking it just now is told when it has.
+            out.cancelled = reason
+        self.settled(*task)
+        if out is None and not node:
+            # Its former owner sent it there, most likely.
+            app = request.app_id or self._engine.app_id
+            node = self._engine.locator.activity_node(app, request.name, request.activity_id)
+        if node:
+            self._send_cancel(node, request, reason)
+
+    def _send_cancel(self, node: str, request: ActivityRequest, reason: str, tries: int = 0) -> None:
+        engine = self._engine
+        body = CancelActivity(request.execution_id, request.task_id, request.nonce, reason)
+
+        def answered(answer: Any) -> None:
+            if not isinstance(answer, Unavailable) or tries >= PATIENCE or engine.router.closed:
+                return
+            if engine.locator.present(node):
+                engine.clock.call_later(RETRY, self._send_cancel, node, request, reason, tries + 1)
+
+        target = ActorId(engine.activity_type(request.app_id), request.activity_id)
+        engine.router.send_to(node, target, "cancel", body, answered)
+
     def _send(self, task: Task, out: Out) -> None:
         request = out.request
         engine = self._engine
@@ -209,6 +251,9 @@ class Dispatcher:
         def answered(answer: Any) -> None:
             if isinstance(answer, Unavailable):
                 self._not_taken(task, out, node, answer)
+                return
+            if out.cancelled is not None:
+                self._send_cancel(node, request, out.cancelled)
                 return
             out.node, out.missed, out.failures = node, (), 0
             if out.shown:
@@ -409,6 +454,7 @@ class Dispatcher:
             "activity.sent_again",
             extra=fields(instance=task.actor.id, task=task.task_id, activity=out.request.name),
         )
+        self._engine.monitor.sent_again(out.request.name)
         out.node, out.since = "", self._engine.clock.monotonic()
         self._send(task, out)
 

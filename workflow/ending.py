@@ -11,6 +11,7 @@ from perdure.workflow.commands import (
 )
 from perdure.workflow.events import (
     Arrival,
+    CancelRequested,
     EventRaised,
     ExecutionCompleted,
     FailureDetails,
@@ -20,7 +21,7 @@ from perdure.workflow.events import (
 from perdure.workflow.instance import Instance
 from perdure.workflow.keys import NO_STATUS, inbox_key
 from perdure.workflow.metadata import Metadata
-from perdure.workflow.requests import ChildDone, Raise, Start
+from perdure.workflow.requests import Cancel, ChildDone, Raise, Start
 from perdure.workflow.state import RuntimeStatus
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def finish(work: Work, status: str, result: Payload, failure: FailureDetails | N
     work.history.append(event)
     instance.ended = event
     meta.completed = work.at
+    ran = (meta.name, status, work.at - (meta.started or work.at))
+    work.turn.effects.append((work.engine.monitor.ended, ran))
+    _trace_end(work, instance, status, failure)
     work.set_status(RuntimeStatus(status))
     meta.deaths, meta.task_deaths, meta.stall, meta.attempts, meta.waiting = 0, {}, "", 0, ""
     _leave_behind(work, instance, drop_activities=status == "terminated")
@@ -44,13 +48,22 @@ def finish(work: Work, status: str, result: Payload, failure: FailureDetails | N
             work.commit.put.pop(inbox_key(number), None)
         instance.inbox.clear()
         meta.inbox_first = meta.inbox_next
-    if instance.timers or work.commit.reminders:
+    if instance.timers or work.commit.reminders or meta.early:
         work.commit.clear_reminders = True
+        meta.early = False
         work.commit.reminders = ()
         instance.timers.clear()
     _tell_parent(work, meta.parent, result, failure, status)
     work.give_slot_back()
     work.behaviour.close_run()
+
+
+def _trace_end(work: Work, instance: Instance, status: str, failure: FailureDetails | None) -> None:
+    tracing, started = work.engine.tracing, instance.started
+    if tracing is not None and started is not None:
+        left = list(instance.open.values())
+        told = (work.actor.id, started, status, failure, left, work.at)
+        work.turn.effects.append((tracing.execution_ended, told))
 
 
 def _tell_parent(
@@ -71,10 +84,10 @@ def _leave_behind(work: Work, instance: Instance, *, drop_activities: bool) -> N
     settled: list[Effect] = []
     for task in instance.open.values():
         if isinstance(task, TaskScheduled):
+            request = dispatcher.request(work.actor, meta, task)
             if drop_activities:
-                settled.append((dispatcher.settled, (work.actor, meta.execution_id, task.id)))
+                settled.append((dispatcher.cancel, (request, f"the workflow was {meta.status}")))
             else:
-                request = dispatcher.request(work.actor, meta, task)
                 work.send(dispatcher.activity_type(task.app_id), request.activity_id, request)
         elif dispatcher.child_started(work.actor, meta.execution_id, task.id):
             settled.append((dispatcher.child_settled, (work.actor, meta.execution_id, task.id)))
@@ -100,9 +113,10 @@ def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) ->
         carried = list(behaviour.run.unread_events())
     # Arrivals that the ended execution never saw are not its to lose.
     carried += [event for event in rest if type(event) is EventRaised]
-    _leave_behind(work, old, drop_activities=False)
-    previous = old.started
+    previous, tracing = old.started, work.engine.tracing
     assert previous is not None
+    _trace_end(work, old, "continued_as_new", None)
+    _leave_behind(work, old, drop_activities=False)
     meta = Metadata(
         old.meta.name,
         RuntimeStatus.RUNNING,
@@ -120,6 +134,7 @@ def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) ->
         number=old.meta.number,
         outbox_next=old.meta.outbox_next,
         slot=old.meta.slot,
+        scheduled=old.meta.scheduled,
     )
     new = Instance(work.actor, meta)
     work.history.clear()
@@ -133,11 +148,15 @@ def continue_as_new(work: Work, outcome: ContinuedAsNew, rest: list[Arrival]) ->
         outcome.input,
         previous.parent,
         previous.version,
-        previous.trace,
+        # A trace of its own: one of a workflow that goes on for ever would have no end.
+        tracing.follows(previous) if tracing is not None else previous.trace,
         previous.tags,
     )
     work.receive(start)
     for event in carried:
         work.receive(Raise(event.name, event.data))
+    for cancel in rest:
+        if type(cancel) is CancelRequested:
+            work.receive(Cancel(cancel.reason))
     work.row = True
     work.turn.effects.append((behaviour.activation.wake, ()))

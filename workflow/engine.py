@@ -28,12 +28,14 @@ from perdure.workflow.explain import Explainer
 from perdure.workflow.instance import named
 from perdure.workflow.keys import FORGET
 from perdure.workflow.limits import Queue
+from perdure.workflow.monitor import Monitor
 from perdure.workflow.orchestrator import WorkflowBehaviour
 from perdure.workflow.recovery import RecoveryGate
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import ReplayCheck
 from perdure.workflow.requests import Forget, TimerDue
 from perdure.workflow.slots import Slots, slots_type
+from perdure.workflow.tracing import Tracing
 from perdure.workflow.whereabouts import Whereabouts
 
 
@@ -104,6 +106,10 @@ class WorkflowEngine:
         self.caller = caller
         self.idle_timeout = idle_timeout
         self.name = workflow_type(namespace, app_id)
+        #: What this node has done, for those who watch it.
+        self.monitor = Monitor()
+        #: What is told of each instance; None: nothing is.
+        self.tracing: Tracing | None = None
         self.gate = RecoveryGate(clock)
         self.dispatcher = Dispatcher(self, Whereabouts(self, questions))
         #: Instances that have not begun because only other nodes have their workflow, with its name.

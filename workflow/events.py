@@ -27,6 +27,10 @@ class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     inner: FailureDetails | None = None
     #: A retry policy must not retry it.
     non_retriable: bool = False
+    #: Microseconds to wait before it is tried again, if it is; None: as the retry policy says.
+    retry_after: int | None = None
+    #: Names of the classes that the exception's class is derived from, nearest first, without `Exception` and above.
+    bases: tuple[str, ...] = ()
 
 
 class TraceContext(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,6 +38,21 @@ class TraceContext(msgspec.Struct, frozen=True, omit_defaults=True):
 
     traceparent: str
     tracestate: str = ""
+    #: It did not cause a part of its own trace: another trace begins, linked to it.
+    link: bool = False
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is to be known of one attempt of an activity that is not the first, or that its caller gave time limits."""
+
+    #: From 1.
+    number: int = 1
+    #: Microseconds from its beginning to its end at most; 0: what the activity itself says.
+    start_to_close: int = 0
+    #: Microseconds between two heartbeats at most; 0: what the activity itself says.
+    heartbeat: int = 0
+    #: What the last heartbeat of the attempt before said.
+    details: Payload = None
 
 
 class Parent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,6 +105,8 @@ class TaskFailed(HistoryEvent, frozen=True, tag=True):
 
     id: int
     failure: FailureDetails
+    #: What its last heartbeat said.
+    details: Payload = None
 
 
 class TimerFired(HistoryEvent, frozen=True, tag=True, gc=False):
@@ -113,6 +134,12 @@ class EventRaised(HistoryEvent, frozen=True, tag=True, gc=False):
 
     name: str
     data: Payload = None
+
+
+class CancelRequested(HistoryEvent, frozen=True, tag=True, gc=False):
+    """Somebody wants it to come to an end: `WorkflowCancelled` is raised where the code waits. The first one counts."""
+
+    reason: str = ""
 
 
 class ExecutionSuspended(HistoryEvent, frozen=True, tag=True, gc=False):
@@ -151,6 +178,13 @@ class TaskScheduled(HistoryEvent, frozen=True, tag=True, gc=False):
     #: The app that runs it; empty: the workflow's own.
     app_id: str = ""
     trace: TraceContext | None = None
+    attempt: Attempt | None = None
+
+
+class TaskCancelled(HistoryEvent, frozen=True, tag=True, gc=False):
+    """The activity or child workflow of this id is not waited for any more: no answer of it counts."""
+
+    id: int
 
 
 class TimerCreated(HistoryEvent, frozen=True, tag=True, gc=False):
@@ -215,11 +249,20 @@ Arrival = (
     | ChildCompleted
     | ChildFailed
     | EventRaised
+    | CancelRequested
     | ExecutionSuspended
     | ExecutionResumed
     | ExecutionTerminated
 )
-Decision = TaskScheduled | TimerCreated | ChildScheduled | DetachedScheduled | EventSent | ExecutionCompleted
+Decision = (
+    TaskScheduled
+    | TaskCancelled
+    | TimerCreated
+    | ChildScheduled
+    | DetachedScheduled
+    | EventSent
+    | ExecutionCompleted
+)
 Event = Arrival | Decision
 
 _encoder = msgspec.msgpack.Encoder()

@@ -7,6 +7,7 @@ import traceback
 from types import TracebackType
 
 from perdure.workflow.events import FailureDetails
+from perdure.workflow.retry import retry_delay
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -14,6 +15,8 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _DEPTH = 8
 #: Frames that are kept, the innermost ones.
 _FRAMES = 50
+#: What every exception is derived from says nothing.
+_EVERY = frozenset({Exception, BaseException, object})
 
 
 def describe(error: BaseException) -> FailureDetails:
@@ -33,7 +36,16 @@ def _describe(error: BaseException, depth: int) -> FailureDetails:
         stack=_stack(error.__traceback__),
         inner=inner,
         non_retriable=getattr(error, "non_retriable", False) is True,
+        retry_after=_retry_after(error),
+        bases=tuple(base.__name__ for base in type(error).__mro__[1:] if base not in _EVERY),
     )
+
+
+def _retry_after(error: BaseException) -> int | None:
+    try:
+        return retry_delay(getattr(error, "retry_after", None))
+    except Exception:  # noqa: BLE001 - a user's property must not take the turn with it
+        return None
 
 
 def _message(error: BaseException) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from perdure.workflow.tasks import Task, when_all
+from perdure.workflow.tasks import Task, TaskCancelledError, WorkflowCancelled, when_all
 
 T = TypeVar("T")
 
@@ -21,8 +20,12 @@ async def bounded(start: Callable[[Any], Task[T]], items: Sequence[Any], limit: 
         for item in waiting:
             task = start(item)
             tasks.append(task)
-            with contextlib.suppress(Exception):  # told once, by when_all below
+            try:
                 await task
+            except (TaskCancelledError, WorkflowCancelled):
+                raise
+            except Exception:  # noqa: S110, BLE001 - told once, by when_all below
+                pass
 
     await when_all([worker() for _ in range(min(limit, len(items)))])
     return await when_all(tasks)

@@ -19,6 +19,7 @@ from perdure.workflow.events import (
     Event,
     ExecutionCompleted,
     ExecutionStarted,
+    TaskCancelled,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -27,11 +28,15 @@ from perdure.workflow.events import (
 )
 from perdure.workflow.keys import NO_STATUS
 from perdure.workflow.metadata import PURGED, Metadata
+from perdure.workflow.receipts import ACCEPTED, Receipts
 from perdure.workflow.requests import ActivityDone, ChildDone, Outgoing, TimerDue, Waiting
 from perdure.workflow.state import Details, RuntimeStatus, WorkflowState, when
 
 Open = TaskScheduled | ChildScheduled
 T = TypeVar("T")
+
+#: After these there is nothing to be waited for.
+_SETTLED = frozenset({TaskCompleted, TaskFailed, ChildCompleted, ChildFailed, TaskCancelled})
 
 
 class Instance:
@@ -46,6 +51,7 @@ class Instance:
         "meta",
         "open",
         "outbox",
+        "receipts",
         "scanned",
         "started",
         "timers",
@@ -59,11 +65,13 @@ class Instance:
         self.ended: ExecutionCompleted | None = None
         #: Activities and children that were asked for and have not answered, by task id.
         self.open: dict[int, Open] = {}
-        #: Task ids of timers that were set and have not fired. Cancelled ones are here until the code runs again.
-        self.timers: set[int] = set()
+        #: Timers that were set and have not fired, by task id. Cancelled ones are here until the code runs again.
+        self.timers: dict[int, TimerCreated] = {}
         self.inbox: deque[tuple[int, Waiting]] = deque()
         self.outbox: dict[int, Outgoing] = {}
         self.custom_status: Payload = None
+        #: What callers may send again; None: nothing with a key of theirs has come.
+        self.receipts: Receipts | None = None
         #: History events read from the store that no run has been built from yet; None: there are none.
         self.unread: list[Event] | None = None
         #: How many history events `open` and `timers` take into account.
@@ -101,6 +109,8 @@ class Instance:
                     self.outbox[int(key[7:])] = named(key, requests.decode_outbox, value)
                 elif key == "customStatus":
                     self.custom_status = None if value == NO_STATUS else value
+                elif key == ACCEPTED:
+                    self.receipts = named(key, Receipts.decode, value)
             except CorruptState as error:
                 wrong = wrong or error
         self.scan(history)
@@ -123,18 +133,18 @@ class Instance:
                 if isinstance(body, ActivityDone | ChildDone):
                     self.open.pop(body.task_id, None)
                 elif isinstance(body, TimerDue):
-                    self.timers.discard(body.task_id)
+                    self.timers.pop(body.task_id, None)
 
     def _note(self, event: Event) -> None:
         kind = type(event)
         if kind is TaskScheduled or kind is ChildScheduled:
             self.open[event.id] = event  # type: ignore[union-attr,assignment]
-        elif kind is TaskCompleted or kind is TaskFailed or kind is ChildCompleted or kind is ChildFailed:
+        elif kind in _SETTLED:
             self.open.pop(event.id, None)  # type: ignore[union-attr]
         elif kind is TimerCreated:
-            self.timers.add(event.id)  # type: ignore[union-attr]
+            self.timers[event.id] = event  # type: ignore[union-attr,assignment]
         elif kind is TimerFired:
-            self.timers.discard(event.id)  # type: ignore[union-attr]
+            self.timers.pop(event.id, None)  # type: ignore[union-attr]
         elif kind is ExecutionStarted:
             self.started = event  # type: ignore[assignment]
         elif kind is ExecutionCompleted:
@@ -166,7 +176,8 @@ class Instance:
         """Whether the mark `recover` must be there: invariant 4."""
         if self.outbox:
             return True
-        return bool(self.open or self.inbox)
+        # Before its time comes, its reminder is what wakes it.
+        return bool(self.open or (self.inbox and not self.meta.early))
 
     def match(self, body: ActivityDone | ChildDone) -> Open | None:
         """The task that this completion answers; None when it is a duplicate or of an execution that is gone."""
@@ -194,6 +205,7 @@ class Instance:
             attempts=meta.attempts,
             started=meta.started or None,
             completed=meta.completed or None,
+            scheduled=meta.scheduled or None,
             parent_id=meta.parent.id if meta.parent else "",
             version=meta.version,
             tags=meta.tags,

@@ -99,6 +99,10 @@ class Lanes(Generic[T]):
             return lane, item
         return None
 
+    def withdraw(self, lane: Lane[T], item: T) -> None:
+        """Takes one out of its queue that is not to run any more."""
+        lane.queue.remove(item)
+
     def share_changed(self) -> None:
         """The cluster limits other lanes now, or lets more of them run: `next` may have some."""
         for lane in self._lanes.values():

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 
-from perdure.errors import ConfigurationError
+from perdure.errors import ConfigurationError, InvalidInput
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -37,3 +37,14 @@ def check_grace(what: str, value: timedelta | None) -> float | None:
     if not isinstance(value, timedelta) or value <= timedelta(0):
         raise ConfigurationError(f"{what} is {value!r}; it must be a timedelta of more than 0, or None")
     return value.total_seconds()
+
+
+def check_timeout(what: str, timeout: object) -> int:
+    """The microseconds of a time limit; 0 for None. `InvalidInput` unless it is a timedelta greater than 0."""
+    if timeout is None:
+        return 0
+    if not isinstance(timeout, timedelta):
+        raise InvalidInput(f"{what} is a timedelta, such as timedelta(minutes=1): {timeout!r}")
+    if timeout <= timedelta(0):
+        raise InvalidInput(f"{what} must be greater than 0 (leave it out for no limit): {timeout!r}")
+    return timeout // timedelta(microseconds=1)

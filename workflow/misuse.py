@@ -65,6 +65,14 @@ class WorkflowLoop:
         #: Weak, so that a run that has ended is freed at once and not by the garbage collector.
         self.run = weakref.ref(run)
 
+    def log_fields(self) -> dict[str, Any]:
+        """Whose code logs: see `perdure.logs`."""
+        run = self.run()
+        if run is None:
+            return {}
+        found = {"instance": run.instance.id, "workflow": run.name, "execution": run.execution_id}
+        return {**found, "replaying": True} if run.replaying else found
+
     def create_task(self, coroutine: Any, **_: Any) -> Any:
         _close_unstarted((coroutine,))
         raise _refusal("create_task", sys._getframe(1))

@@ -421,6 +421,7 @@ class WorkflowBehaviour:
         mailbox.extend(purges)
         turn = self.activation.begin(messages)
         self._stall_turn, self._stalling = turn, stalled
+        turn.effects.append((self.engine.monitor.stalled, (meta.name, stalled.kind)))
         work = Work(self, turn, taking=False)
         if not same:
             meta.status, meta.reason, meta.stall = RuntimeStatus.STALLED, stalled.reason, stalled.kind

@@ -15,7 +15,8 @@ from typing import Any, TypeVar, get_args, overload
 from perdure import payload
 from perdure.errors import ConfigurationError, NotRegistered
 from perdure.payload import Payload
-from perdure.workflow.limits import check_grace, check_limit
+from perdure.workflow import names
+from perdure.workflow.limits import check_grace, check_limit, check_timeout
 from perdure.workflow.retry import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,7 +77,7 @@ class Definition:
 
 class WorkflowDefinition(Definition):
     kind = "workflow"
-    __slots__ = ("global_max_concurrent", "max_concurrent")
+    __slots__ = ("global_max_concurrent", "max_concurrent", "retry_policy")
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class WorkflowDefinition(Definition):
         fn: Callable[..., Any],
         scope: dict[str, Any],
         *,
+        retry_policy: RetryPolicy | None = None,
         max_concurrent: int | None = None,
         global_max_concurrent: int | None = None,
     ) -> None:
@@ -92,6 +94,8 @@ class WorkflowDefinition(Definition):
         #: How many instances are under way at a time on a node, and in the cluster; None: any number.
         self.max_concurrent = check_limit(f"max_concurrent {what}", max_concurrent)
         self.global_max_concurrent = check_limit(f"global_max_concurrent {what}", global_max_concurrent)
+        #: For calls as a child that give none.
+        self.retry_policy = retry_policy
 
     def _result_decoder(self, scope: dict[str, Any]) -> payload.Decode:
         # A generator's annotation says what it yields, not only what it returns.
@@ -104,7 +108,17 @@ class WorkflowDefinition(Definition):
 
 class ActivityDefinition(Definition):
     kind = "activity"
-    __slots__ = ("global_grace", "global_max_concurrent", "is_async", "max_concurrent", "retry_policy")
+    __slots__ = (
+        "global_grace",
+        "global_max_concurrent",
+        "heartbeat_timeout",
+        "is_async",
+        "max_concurrent",
+        "retry_policy",
+        "schedule_to_close_timeout",
+        "start_to_close_timeout",
+        "timed",
+    )
 
     def __init__(
         self,
@@ -113,6 +127,9 @@ class ActivityDefinition(Definition):
         scope: dict[str, Any],
         *,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         max_concurrent: int | None = None,
         global_max_concurrent: int | None = None,
         global_grace: timedelta | None = None,
@@ -127,6 +144,14 @@ class ActivityDefinition(Definition):
         self.is_async = inspect.iscoroutinefunction(_function(fn))
         #: For calls that give none.
         self.retry_policy = retry_policy
+        #: Microseconds, for requests and calls that give none; 0: no limit.
+        self.start_to_close_timeout = check_timeout(f"start_to_close_timeout {what}", start_to_close_timeout)
+        self.heartbeat_timeout = check_timeout(f"heartbeat_timeout {what}", heartbeat_timeout)
+        self.schedule_to_close_timeout = check_timeout(
+            f"schedule_to_close_timeout {what}", schedule_to_close_timeout
+        )
+        #: Whether each attempt has a time limit.
+        self.timed = bool(self.start_to_close_timeout or self.heartbeat_timeout)
 
 
 class Registry:
@@ -147,6 +172,7 @@ class Registry:
         fn: None = None,
         *,
         name: str | None = None,
+        retry_policy: RetryPolicy | None = None,
         max_concurrent: int | None = None,
         global_max_concurrent: int | None = None,
     ) -> Callable[[F], F]: ...
@@ -155,6 +181,7 @@ class Registry:
         fn: F | None = None,
         *,
         name: str | None = None,
+        retry_policy: RetryPolicy | None = None,
         max_concurrent: int | None = None,
         global_max_concurrent: int | None = None,
     ) -> F | Callable[[F], F]:
@@ -162,7 +189,9 @@ class Registry:
 
         At most `max_concurrent` of its instances are under way at a time on each node, at most
         `global_max_concurrent` on all nodes together: from their start until they have ended, whatever they wait for
-        meanwhile. The others stay PENDING, and start in the order of creation."""
+        meanwhile. The others stay PENDING, and start in the order of creation.
+
+        `retry_policy` is for calls of it as a child workflow that give none."""
         scope = _caller_scope()
 
         def register(function: F) -> F:
@@ -170,6 +199,7 @@ class Registry:
                 _check_name("workflow", name, function),
                 function,
                 scope,
+                retry_policy=retry_policy,
                 max_concurrent=max_concurrent,
                 global_max_concurrent=global_max_concurrent,
             )
@@ -187,6 +217,9 @@ class Registry:
         *,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         max_concurrent: int | None = None,
         global_max_concurrent: int | None = None,
         global_grace: timedelta | None = None,
@@ -197,6 +230,9 @@ class Registry:
         *,
         name: str | None = None,
         retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        schedule_to_close_timeout: timedelta | None = None,
         max_concurrent: int | None = None,
         global_max_concurrent: int | None = None,
         global_grace: timedelta | None = None,
@@ -205,7 +241,10 @@ class Registry:
 
         At most `max_concurrent` of it run at a time on each node, at most `global_max_concurrent` on all nodes
         together; the others wait in order. When a node falls silent, what it may still be running counts for
-        `global_grace` more (a minute): give more to an activity that may take longer."""
+        `global_grace` more (a minute): give more to an activity that may take longer.
+
+        `retry_policy`, `start_to_close_timeout`, `heartbeat_timeout` and `schedule_to_close_timeout` are for calls that
+        give none: see `WorkflowContext.call_activity`."""
         scope = _caller_scope()
 
         def register(function: F) -> F:
@@ -214,6 +253,9 @@ class Registry:
                 function,
                 scope,
                 retry_policy=retry_policy,
+                start_to_close_timeout=start_to_close_timeout,
+                heartbeat_timeout=heartbeat_timeout,
+                schedule_to_close_timeout=schedule_to_close_timeout,
                 max_concurrent=max_concurrent,
                 global_max_concurrent=global_max_concurrent,
                 global_grace=global_grace,
@@ -253,6 +295,8 @@ def _add(table: dict[str, Any], index: dict[object, Any], definition: Definition
     table[definition.name] = definition
     index[definition.name] = definition
     index.setdefault(definition.fn, definition)
+    if definition.kind == "workflow":
+        names.remember(definition.fn, definition.name)
 
 
 def _check_name(kind: str, name: str | None, fn: object) -> str:

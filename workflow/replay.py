@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from perdure.workflow.commands import (
     AnyCommand,
+    Cancelled,
+    CancelTask,
     CancelTimer,
     Completed,
     CreateTimer,
@@ -23,6 +25,7 @@ from perdure.workflow.events import (
     Event,
     EventSent,
     ExecutionCompleted,
+    TaskCancelled,
     TaskScheduled,
     TimerCreated,
 )
@@ -69,9 +72,7 @@ class Replay:
         self._run.replaying = False
         return self._run
 
-    def _check(
-        self, event: TaskScheduled | TimerCreated | ChildScheduled | DetachedScheduled | EventSent
-    ) -> None:
+    def _check(self, event: _Decision) -> None:
         if not self._asked or not _same(self._asked[0], event):
             raise self._mismatch(_decision(event), self._found())
         self._asked.popleft()
@@ -133,10 +134,11 @@ def replay_slices(replay: Replay, events: Iterable[Event], every: int = 100) -> 
             yield count
 
 
-_Decision = TaskScheduled | TimerCreated | ChildScheduled | DetachedScheduled | EventSent
-_DECISIONS = (TaskScheduled, TimerCreated, ChildScheduled, DetachedScheduled, EventSent)
+_Decision = TaskScheduled | TaskCancelled | TimerCreated | ChildScheduled | DetachedScheduled | EventSent
+_DECISIONS = (TaskScheduled, TaskCancelled, TimerCreated, ChildScheduled, DetachedScheduled, EventSent)
 _KINDS: dict[type, type] = {
     ScheduleTask: TaskScheduled,
+    CancelTask: TaskCancelled,
     CreateTimer: TimerCreated,
     StartChild: ChildScheduled,
     StartDetached: DetachedScheduled,
@@ -161,6 +163,8 @@ def _decision(event: Event) -> str:
     match event:
         case TaskScheduled():
             return f"activity {event.name!r} (task {event.id})"
+        case TaskCancelled():
+            return f"task {event.id} was cancelled"
         case TimerCreated():
             return _timer(event.origin, event.id)
         case ChildScheduled():
@@ -176,6 +180,8 @@ def _command(command: AnyCommand) -> str:
     match command:
         case ScheduleTask():
             return f"activity {command.name!r} (task {command.id})"
+        case CancelTask():
+            return f"task {command.id} to be cancelled"
         case CreateTimer():
             return _timer(command.origin, command.id)
         case StartChild():
@@ -191,6 +197,8 @@ def _timer(origin: str, id: int) -> str:
     kind, _, name = origin.partition(":")
     if kind == "event":
         return f"the time limit of event {name!r} (task {id})"
+    if kind == "limit":
+        return f"the time limit of {name!r} (task {id})"
     if kind == "retry":
         return f"the delay before a retry of {name!r} (task {id})"
     return f"a timer (task {id})"
@@ -202,6 +210,8 @@ def _ended(outcome: Outcome) -> str:
             return "has finished"
         case Failed():
             return f"has failed with {outcome.failure.type}: {outcome.failure.message}"
+    if isinstance(outcome, Cancelled):
+        return f"has ended, cancelled: {outcome.failure.message}"
     return "has continued as new"
 
 

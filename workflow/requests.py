@@ -6,7 +6,8 @@ import msgspec
 
 from perdure.errors import CorruptState
 from perdure.payload import Payload
-from perdure.workflow.events import FailureDetails, Parent, TraceContext
+from perdure.workflow.events import Attempt, FailureDetails, Parent, TraceContext
+from perdure.workflow.record import Record
 
 
 class Start(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
@@ -19,6 +20,14 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     version: str = ""
     trace: TraceContext | None = None
     tags: dict[str, str] = {}
+    #: When it is to begin; None, or a time that is over: at once.
+    scheduled: int | None = None
+    #: What if an instance has the id that has not been purged: "" (refused while it is active, else it takes the
+    #: place of the finished one), "return" (nothing changes) or "replace" (it takes the place of that one, which is
+    #: terminated if it is active).
+    if_exists: str = ""
+    #: The caller's: the same key again changes nothing.
+    key: str = ""
 
 
 class Raise(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
@@ -26,6 +35,8 @@ class Raise(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False)
 
     name: str
     data: Payload = None
+    #: The caller's: the same again changes nothing.
+    id: str = ""
 
 
 class ActivityDone(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
@@ -36,6 +47,8 @@ class ActivityDone(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     nonce: bytes
     result: Payload = None
     failure: FailureDetails | None = None
+    #: What its last heartbeat said, if it failed.
+    details: Payload = None
 
 
 class ChildDone(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
@@ -53,6 +66,13 @@ class TimerDue(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=Fal
 
     execution_id: str
     task_id: int
+    due: int
+
+
+class StartDue(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """The time of a scheduled start has come."""
+
+    start_id: str
     due: int
 
 
@@ -74,12 +94,26 @@ class Terminate(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=Fa
     start_id: str = ""
 
 
+class Cancel(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
+    """Let it come to an end: `WorkflowCancelled` is raised where its code waits. `start_id` as for `Terminate`."""
+
+    reason: str = ""
+    start_id: str = ""
+
+
 class Purge(msgspec.Struct, frozen=True, omit_defaults=True, tag=True, gc=False):
     """Delete what is left of a finished instance. `start_id` as for `Terminate`."""
 
     recursive: bool = True
     force: bool = False
     start_id: str = ""
+
+
+class Restore(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
+    """Be the instance of an export. `replace`: whatever is there gives way."""
+
+    record: Record
+    replace: bool = False
 
 
 class Wait(msgspec.Struct, frozen=True, tag=True, gc=False):
@@ -132,14 +166,24 @@ class ActivityRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag=True)
     input: Payload = None
     app_id: str = ""
     trace: TraceContext | None = None
+    attempt: Attempt | None = None
 
     @property
     def activity_id(self) -> str:
         return f"{self.instance_id}::{self.task_id}::{self.generation}"
 
 
-Waiting = Start | Raise | ActivityDone | ChildDone | TimerDue
-Sent = Start | Raise | ChildDone | Terminate | Purge | ActivityRequest | Release
+class CancelActivity(msgspec.Struct, frozen=True, tag=True):
+    """Nobody wants the answer of this request any more: let the function come to an end."""
+
+    execution_id: str
+    task_id: int
+    nonce: bytes
+    reason: str = ""
+
+
+Waiting = Start | Raise | ActivityDone | ChildDone | TimerDue | Cancel
+Sent = Start | Raise | ChildDone | Terminate | Cancel | Purge | ActivityRequest | Release
 
 
 class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):

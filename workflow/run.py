@@ -14,16 +14,17 @@ from collections.abc import Callable, Sequence
 from inspect import isawaitable, iscoroutine, isgenerator
 from operator import itemgetter
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.errors import InvalidInput, LoopBlocked
 from perdure.payload import Payload
 from perdure.workflow.branch import Branch, Code, Root
 from perdure.workflow.calls import Call, EventWait, Timer
-from perdure.workflow.commands import AnyCommand, Completed, ContinuedAsNew, Failed, Outcome
+from perdure.workflow.commands import AnyCommand, Cancelled, Completed, ContinuedAsNew, Failed, Outcome
 from perdure.workflow.context import WorkflowContext
 from perdure.workflow.events import (
     Arrival,
+    CancelRequested,
     ChildCompleted,
     ChildFailed,
     EventRaised,
@@ -36,7 +37,9 @@ from perdure.workflow.executor import Instance
 from perdure.workflow.failure import describe
 from perdure.workflow.misuse import WorkflowLoop, WorkflowMisuse, translate
 from perdure.workflow.registry import Registry, WorkflowDefinition
-from perdure.workflow.tasks import Waiter
+from perdure.workflow.tasks import Waiter, WorkflowCancelled, cancel
+
+T = TypeVar("T")
 
 _get_loop = asyncio_events._get_running_loop
 _set_loop = asyncio_events._set_running_loop
@@ -93,6 +96,10 @@ class InProcessRun:
         self._waits: dict[str, deque[EventWait[Any]]] = {}
         self._unread: dict[str, deque[tuple[int, EventRaised]]] = {}
         self._raised = 0
+        #: The workflow function, if it is one that waits.
+        self._root: Root | None = None
+        #: Why somebody wants it to come to an end; None: nobody does.
+        self.cancelled: str | None = None
         self._loop: Any = WorkflowLoop(self)
         self.closed = False
 
@@ -159,8 +166,8 @@ class InProcessRun:
             self.fail(translate(error))
             return
         if iscoroutine(result) or isgenerator(result):
-            self._branches[result] = root = Root(self, result)
-            self.ready.append(root)
+            self._branches[result] = self._root = Root(self, result)
+            self.ready.append(self._root)
         elif isawaitable(result):
             self.fail(
                 WorkflowMisuse(
@@ -178,7 +185,7 @@ class InProcessRun:
     def _task_failed(self, event: TaskFailed) -> None:
         call = self.calls.pop(event.id, None)
         if call is not None:
-            call.failed(event.failure)
+            call.failed(event.failure, event.details)
 
     def _child_completed(self, event: ChildCompleted) -> None:
         call = self.children.pop(event.id, None)
@@ -194,6 +201,14 @@ class InProcessRun:
         timer = self.timers.pop(event.id, None)
         if timer is not None:
             timer.fired()
+
+    def _cancel_requested(self, event: CancelRequested) -> None:
+        if self.cancelled is not None:
+            return
+        self.cancelled = reason = event.reason
+        text = "the workflow was cancelled" + (f": {reason}" if reason else "")
+        if self._root is not None:
+            cancel(self._root, lambda _: WorkflowCancelled(text, reason=reason))
 
     def _event_raised(self, event: EventRaised) -> None:
         key = event.name.casefold()
@@ -245,6 +260,12 @@ class InProcessRun:
             _set_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
 
+    def judge(self, function: Callable[..., T], *args: Any) -> T:
+        """What a function of the user's gives that may not use the context."""
+        found: list[T] = []
+        self._apart(lambda: found.append(function(*args)))
+        return found[0]
+
     def branch(self, code: Code[Any]) -> Branch[Any]:
         """The branch that runs this code; a new one begins when those that are ready now have gone on."""
         branch = self._branches.get(code)
@@ -268,10 +289,12 @@ class InProcessRun:
 
     def fail(self, error: BaseException) -> None:
         """The workflow function raised."""
-        self.outcome = Failed(describe(error))
+        cancelled = self.cancelled is not None and isinstance(error, WorkflowCancelled)
+        self.outcome = Cancelled(describe(error)) if cancelled else Failed(describe(error))
 
     def _close_branches(self) -> None:
         branches, self._branches = self._branches, {}
+        self._root = None
         self.ready.clear()
         if branches:
             self._apart(_close_all, tuple(branches.values()))
@@ -317,4 +340,5 @@ _HANDLERS: dict[type, Callable[[InProcessRun, Any], None]] = {
     ChildFailed: InProcessRun._child_failed,
     TimerFired: InProcessRun._timer_fired,
     EventRaised: InProcessRun._event_raised,
+    CancelRequested: InProcessRun._cancel_requested,
 }

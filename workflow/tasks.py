@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncio import events
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from perdure.workflow.run import InProcessRun
 
 T = TypeVar("T")
+#: Makes the error of a task that is cancelled.
+MakeError: TypeAlias = "Callable[[Task[Any]], BaseException]"
 
 
 class TaskFailedError(PerdureError):
@@ -31,6 +34,36 @@ class ChildFailedError(TaskFailedError):
     """A child workflow failed, was terminated or could not start."""
 
     code = "ERR_CHILD_FAILED"
+
+
+class ActivityTimeout(TaskFailedError, TimeoutError):
+    """An activity did not end within its time limit."""
+
+    code = "ERR_ACTIVITY_TIMEOUT"
+
+
+class HeartbeatTimeout(ActivityTimeout):
+    """An activity gave no heartbeat within its time limit."""
+
+    code = "ERR_HEARTBEAT_TIMEOUT"
+
+
+class TaskCancelledError(TaskFailedError):
+    """The task was cancelled by the code of its own workflow."""
+
+    code = "ERR_TASK_CANCELLED"
+
+
+class WorkflowCancelled(PerdureError):
+    """Somebody has cancelled the workflow. Raised where its code waits: undo what is to be undone, and raise it again.
+
+    An Exception, not like asyncio's a BaseException: code that undoes in `except Exception` what it has done must not
+    leave it undone because it was cancelled. Code that catches it and goes on shows as running still; terminate it.
+    """
+
+    code = "ERR_WORKFLOW_CANCELLED"
+    non_retriable = True
+    reason: str = ""
 
 
 class EventTimeout(PerdureError, TimeoutError):
@@ -76,6 +109,24 @@ class Task(Generic[T]):
         if not self._settled:
             raise WorkflowMisuse(f"{self!r} has no result yet: await it, or look at is_complete first")
         return self._error
+
+    def cancel(self, reason: str = "") -> bool:
+        """It is needed no more: whoever awaits it gets `TaskCancelledError`. False: it had a result or an error already.
+
+        A running activity is told so (see `ActivityContext.cancelled`), a child workflow is cancelled, a timer deleted.
+        Of a combination or a branch, what it waits for is cancelled.
+        """
+        if self._settled:
+            return False
+        if self._run.thread != get_ident():
+            raise WorkflowMisuse(f"{self!r} can be cancelled only by the code of its own workflow")
+        cancel(self, lambda task: _cancelled(task, reason))
+        return True
+
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        """Settles it with an error; or returns what it waits for, to be cancelled in its place."""
+        self._settle(None, make(self))
+        return ()
 
     def __await__(self) -> Generator[Any, Any, T]:
         return (yield self)  # type: ignore[no-any-return]
@@ -126,11 +177,12 @@ Item: TypeAlias = Task[T] | Coroutine[Any, Any, T] | Generator[Any, Any, T]
 
 
 class WhenAll(Waiter[list[T]]):
-    __slots__ = ("_items", "_left")
+    __slots__ = ("_interrupt", "_items", "_left")
 
     def __init__(self, run: InProcessRun, items: list[Task[T]]) -> None:
         super().__init__(run)
         self._items = items
+        self._interrupt: BaseException | None = None
         pending = [item for item in items if not item._settled]
         self._left = len(pending)
         for item in pending:
@@ -143,7 +195,17 @@ class WhenAll(Waiter[list[T]]):
         if not self._left:
             self._run.ready.append(self)
 
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        if not self._left:
+            return ()
+        # Not before all have come to their end; and then with this, whatever they have ended with.
+        self._interrupt = make(self)
+        return [item for item in self._items if not item._settled]
+
     def _step(self) -> None:
+        if self._interrupt is not None:
+            self._settle(None, self._interrupt)
+            return
         failed = next((item for item in self._items if item._error is not None), None)
         if failed is None:
             self._settle([item._value for item in self._items])
@@ -151,6 +213,8 @@ class WhenAll(Waiter[list[T]]):
             self._settle(None, failed._error)
 
     def _origin(self) -> TracebackType | None:
+        if self._interrupt is not None:
+            return None
         return next((item._origin() for item in self._items if item._error is not None), None)
 
     def _describe(self) -> str:
@@ -158,11 +222,12 @@ class WhenAll(Waiter[list[T]]):
 
 
 class WhenAny(Waiter[Task[T]]):
-    __slots__ = ("_items",)
+    __slots__ = ("_interrupt", "_items")
 
     def __init__(self, run: InProcessRun, items: list[Task[T]]) -> None:
         super().__init__(run)
         self._items = items
+        self._interrupt: BaseException | None = None
         winner = next((item for item in items if item._settled), None)
         if winner is not None:
             self._settle(winner)
@@ -171,11 +236,25 @@ class WhenAny(Waiter[Task[T]]):
             item._add_waiter(self)
 
     def _wake(self, task: Task[Any]) -> None:
-        if self._value is None:
+        if self._interrupt is not None:
+            if self._value is None and all(item._settled for item in self._items):
+                self._value = task
+                self._run.ready.append(self)
+        elif self._value is None:
             self._value = task
             self._run.ready.append(self)
 
+    def _cancel(self, make: MakeError) -> Sequence[Task[Any]]:
+        if self._value is not None:
+            return ()
+        # As with `WhenAll`. A branch among the items has something to undo, perhaps.
+        self._interrupt = make(self)
+        return self._items
+
     def _step(self) -> None:
+        if self._interrupt is not None:
+            self._settle(None, self._interrupt)
+            return
         # The losers may live long and be waited for in every round of a loop: they must not collect dead waiters.
         for item in self._items:
             if item._waiters is not None:
@@ -184,6 +263,32 @@ class WhenAny(Waiter[Task[T]]):
 
     def _describe(self) -> str:
         return f"of {len(self._items)} tasks"
+
+
+class Broken(Task[Any]):
+    """A task that has this error: what a branch is given to wait for that is to be interrupted."""
+
+    __slots__ = ()
+
+    def __init__(self, run: InProcessRun, error: BaseException) -> None:
+        super().__init__(run)
+        self._settle(None, error)
+
+
+def cancel(task: Task[Any], make: MakeError) -> None:
+    """Cancels a task that is not settled, with whatever it waits for. `make`: the error of each."""
+    seen: set[int] = set()
+    left = [task]
+    while left:
+        one = left.pop()
+        if not one._settled and id(one) not in seen:
+            seen.add(id(one))
+            left += reversed(one._cancel(make))
+
+
+def _cancelled(task: Task[Any], reason: str) -> TaskCancelledError:
+    text = f"{task._describe()} was cancelled" + (f": {reason}" if reason else "")
+    return TaskCancelledError(text, FailureDetails("TaskCancelledError", text, bases=("TaskFailedError",)))
 
 
 def when_all(items: Iterable[Item[T]]) -> Task[list[T]]:

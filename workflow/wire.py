@@ -7,14 +7,18 @@ from perdure.workflow.requests import (
     Acquire,
     ActivityDone,
     ActivityRequest,
+    Cancel,
+    CancelActivity,
     ChildDone,
     Forget,
     Granted,
     Purge,
     Raise,
     Release,
+    Restore,
     Resume,
     Start,
+    StartDue,
     Suspend,
     Terminate,
     TimerDue,
@@ -31,10 +35,13 @@ ToWorkflow = (
     | ActivityDone
     | ChildDone
     | TimerDue
+    | StartDue
     | Suspend
     | Resume
     | Terminate
+    | Cancel
     | Purge
+    | Restore
     | Wait
     | Forget
     | Granted
@@ -47,7 +54,7 @@ _INTERNAL = "dapr.internal."
 def register_workflow(codec: Codec) -> None:
     """Teaches a codec the bodies, answers and errors of this layer."""
     codec.bodies(ToWorkflow, prefix=_INTERNAL, suffix=".workflow")
-    codec.bodies(ActivityRequest, prefix=_INTERNAL, suffix=".activity")
+    codec.bodies(ActivityRequest | CancelActivity, prefix=_INTERNAL, suffix=".activity")
     codec.bodies(Acquire | Release, prefix=_INTERNAL, suffix=".slots")
     codec.waits(Wait)
     codec.waits(Acquire)

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.messages import Message
 from perdure.actors.turn import Turn
 from perdure.errors import (
-    AlreadyExists,
     InstanceNotFound,
     InvalidState,
+    KeyReused,
     LoopBlocked,
     NotRegistered,
 )
 from perdure.payload import Payload
-from perdure.workflow import controls, decisions, ending, events, metadata, requests, stall
+from perdure.workflow import controls, decisions, ending, events, metadata, requests, stall, starting
 from perdure.workflow.commands import (
+    Cancelled,
+    CancelTask,
     CancelTimer,
     Completed,
     ContinuedAsNew,
@@ -30,6 +32,7 @@ from perdure.workflow.commands import (
 )
 from perdure.workflow.events import (
     Arrival,
+    CancelRequested,
     ChildCompleted,
     ChildFailed,
     Event,
@@ -42,10 +45,11 @@ from perdure.workflow.events import (
 )
 from perdure.workflow.instance import Instance
 from perdure.workflow.keys import NO_STATUS, outbox_key, timer_name
-from perdure.workflow.metadata import Metadata
+from perdure.workflow.receipts import ACCEPTED, Receipt, Receipts, event_digest
 from perdure.workflow.requests import (
     ActivityDone,
     ActivityRequest,
+    Cancel,
     ChildDone,
     Forget,
     Granted,
@@ -55,13 +59,14 @@ from perdure.workflow.requests import (
     Resume,
     Sent,
     Start,
+    StartDue,
     Suspend,
     Terminate,
     TimerDue,
     Wait,
     Waiting,
 )
-from perdure.workflow.stall import Purged, Stalled
+from perdure.workflow.stall import Stalled
 from perdure.workflow.state import RuntimeStatus
 
 if TYPE_CHECKING:
@@ -70,7 +75,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure.workflow")
 
 #: Handled before all other messages of a turn, without user code.
-CONTROL = (Suspend, Resume, Terminate, Wait, Forget, Granted)
+CONTROL = (Suspend, Resume, Terminate, Wait, Forget, Granted, StartDue)
 
 
 class Work:
@@ -126,6 +131,8 @@ class Work:
                 self.at = max(self.at, body.due)
             elif isinstance(body, CONTROL):
                 controls = True
+                if type(body) is StartDue:
+                    self.at = max(self.at, body.due)
             if message.redelivered:
                 # Whoever handled it before may have died of it: nobody's answer waits for that to happen again. All or
                 # none: what the code ends in this turn must not end with something of it in the inbox.
@@ -134,7 +141,7 @@ class Work:
             self._handle(m for m in messages if isinstance(m.body, CONTROL))
             messages = [m for m in messages if not isinstance(m.body, CONTROL)]
         if self.taking and self.behaviour.instance is not None:
-            self._take_inbox()
+            self.take_inbox()
         self._handle(messages)
         if self.arrivals:
             self._advance()
@@ -173,6 +180,10 @@ class Work:
         if instance.complete:
             instance.scanned = number
         meta.history = number
+        receipts = instance.receipts
+        if receipts is not None and (receipts.changed or commit.reset):
+            put[ACCEPTED] = receipts.encode()
+            receipts.changed = False
         if not self.turn.changes and not self.row and not behaviour.suspicion.survived:
             return
         behaviour.suspicion.survived = False
@@ -189,7 +200,7 @@ class Work:
     def answer(self, message: Message, value: Any = True) -> None:
         self.turn.answers.append((message.answer, value))
 
-    def _arrive(self, message: Message, body: Waiting) -> None:
+    def arrive(self, message: Message, body: Waiting) -> None:
         """A message that is for the code: now, or from the inbox when the code can be run."""
         self.answer(message)
         if self.taking:
@@ -204,7 +215,7 @@ class Work:
         instance.inbox.append((number, body))
         self.commit.put[f"inbox-{number:06d}"] = requests.encode(body)
 
-    def _take_inbox(self) -> None:
+    def take_inbox(self) -> None:
         instance = self.instance
         if not instance.inbox:
             return
@@ -223,7 +234,7 @@ class Work:
         kind = type(body)
         if kind is ActivityDone:
             if body.failure is not None:  # type: ignore[union-attr]
-                return TaskFailed(self.at, body.task_id, body.failure)  # type: ignore[union-attr]
+                return TaskFailed(self.at, body.task_id, body.failure, body.details)  # type: ignore[union-attr]
             return TaskCompleted(self.at, body.task_id, body.result)  # type: ignore[union-attr]
         if kind is Raise:
             return EventRaised(self.at, body.name, body.data)  # type: ignore[union-attr]
@@ -233,6 +244,8 @@ class Work:
             if body.failure is not None:  # type: ignore[union-attr]
                 return ChildFailed(self.at, body.task_id, body.failure)  # type: ignore[union-attr]
             return ChildCompleted(self.at, body.task_id, body.result)  # type: ignore[union-attr]
+        if kind is Cancel:
+            return CancelRequested(self.at, body.reason)  # type: ignore[union-attr]
         assert isinstance(body, Start)
         meta = self.instance.meta
         return ExecutionStarted(
@@ -244,6 +257,7 @@ class Work:
             input=body.input,
             version=body.version,
             parent=body.parent,
+            scheduled=body.scheduled,
             trace=body.trace,
             tags=body.tags,
         )
@@ -261,10 +275,15 @@ class Work:
             self._settle_outbox(instance, body)
             self.answer(message)
             return
-        del instance.open[body.task_id]
+        task = instance.open.pop(body.task_id)
         if instance.meta.task_deaths:
             instance.meta.task_deaths.pop(body.task_id, None)
-        self._arrive(message, body)
+        took = (task.name, body.failure is None, self.at - task.at)
+        self.turn.effects.append((self.engine.monitor.activity_settled, took))
+        if self.engine.tracing is not None and instance.started is not None:
+            told = (self.actor.id, instance.started, task, body.failure, self.at)
+            self.turn.effects.append((self.engine.tracing.activity_ended, told))
+        self.arrive(message, body)
 
     def _settle_outbox(self, instance: Instance, body: ActivityDone) -> None:
         """An activity that its execution did not wait for has run."""
@@ -283,9 +302,12 @@ class Work:
         if instance is None or instance.match(body) is None:
             self.answer(message)
             return
-        del instance.open[body.task_id]
+        task = instance.open.pop(body.task_id)
         self.engine.dispatcher.child_settled(self.actor, body.execution_id, body.task_id)
-        self._arrive(message, body)
+        if self.engine.tracing is not None and instance.started is not None:
+            told = (self.actor.id, instance.started, task, body.failure, self.at)
+            self.turn.effects.append((self.engine.tracing.child_ended, told))
+        self.arrive(message, body)
 
     def timer_due(self, message: Message) -> None:
         body: TimerDue = message.body
@@ -297,11 +319,17 @@ class Work:
         if body.execution_id != instance.meta.execution_id or body.task_id not in instance.timers:
             self.answer(message)
             return
-        instance.timers.discard(body.task_id)
-        self._arrive(message, body)
+        timer = instance.timers.pop(body.task_id)
+        if self.engine.tracing is not None and instance.started is not None:
+            told = (self.actor.id, instance.started, timer, self.at)
+            self.turn.effects.append((self.engine.tracing.timer_fired, told))
+        self.arrive(message, body)
 
     def raised(self, message: Message) -> None:
+        body: Raise = message.body
         instance = self.behaviour.instance
+        if body.id and instance is not None and self._raised_before(message, instance):
+            return
         if instance is None or instance.purged:
             self.answer(message, InstanceNotFound())
             return
@@ -315,56 +343,28 @@ class Work:
             return
         if message.identity is not None:
             instance.meta.accept(message.identity, self.at)
-        self._arrive(message, message.body)
+        if body.id:
+            receipts = instance.receipts = instance.receipts or Receipts()
+            since = self.at - self.engine.keep_keys
+            receipts.add_event(body.id, Receipt(event_digest(body.name, body.data), self.at), since)
+        self.arrive(message, body)
 
-    def start(self, message: Message) -> None:
-        body: Start = message.body
-        instance = self.behaviour.instance
-        if instance is not None and instance.meta.start_id == body.start_id:
-            # The same start again: its outcome, if it is still owed, is in the outbox.
-            self.answer(message, Purged() if instance.purged else True)
-            return
-        if instance is not None and body.start_id in instance.meta.past:
-            # It comes late: that instance has been, and another has its id.
+    def _raised_before(self, message: Message, instance: Instance) -> bool:
+        """Whether its caller has raised this event before; then it is answered."""
+        body: Raise = message.body
+        receipts = instance.receipts
+        if receipts is None:
+            return False
+        try:
+            if not receipts.event(
+                body.id, event_digest(body.name, body.data), self.at - self.engine.keep_keys
+            ):
+                return False
+        except KeyReused as error:
+            self.answer(message, error)
+        else:
             self.answer(message)
-            return
-        if instance is not None and not instance.purged and not instance.finished:
-            self.answer(
-                message, AlreadyExists(f"an active workflow with ID '{self.actor.id}' already exists")
-            )
-            return
-        self._create(body, instance)
-        # A new instance waits for nothing: its first turn is this one.
-        self.taking = self.behaviour.may_run()
-        if not self.taking:
-            self.instance.meta.reason = self.behaviour.held_back()
-        elif message.redelivered or self.behaviour.suspicion.lately():
-            # Its first turn may be what ended the process that tried it before: it is durable before it runs, so that
-            # this can be counted.
-            self.taking, self.suspects_code = False, True
-        self._arrive(message, body)
-
-    def _create(self, body: Start, old: Instance | None) -> None:
-        meta = Metadata(
-            body.name,
-            RuntimeStatus.PENDING,
-            body.start_id,
-            body.start_id,
-            version=body.version,
-            created=self.at,
-            parent=body.parent,
-            tags=body.tags,
-        )
-        new = Instance(self.actor, meta)
-        if old is not None:
-            meta.generation = old.meta.generation + 1
-            meta.accepted, meta.number = old.meta.accepted, old.meta.number
-            meta.past = old.meta.past_with(old.meta.start_id, self.at)
-            meta.outbox_next = old.meta.outbox_next
-            self.reset(new, old)
-        self.commit.put["customStatus"] = NO_STATUS
-        self.behaviour.replace(new)
-        self.row = True
+        return True
 
     def reset(self, new: Instance, old: Instance) -> None:
         """The commit replaces all keys; what is owed goes on."""
@@ -376,6 +376,7 @@ class Work:
             if number not in self.behaviour.outbox.acked:
                 new.outbox[number] = entry
                 self.commit.put[outbox_key(number)] = requests.encode(entry)
+        new.receipts = old.receipts
         self.behaviour.outbox.acked.clear()
 
     # --- what handlers, decisions and ends use ---
@@ -432,6 +433,8 @@ class Work:
                     break
         except LoopBlocked as error:
             raise Stalled(stall.BLOCKED, str(error) or LoopBlocked.__doc__ or "") from error
+        if self.engine.tracing is not None:
+            self._trace_events()
         for command in run.take_commands():
             DECISIONS[type(command)](self, command)
         if meta.status in (RuntimeStatus.STALLED, RuntimeStatus.PENDING):
@@ -442,8 +445,17 @@ class Work:
         self._status_of(run.custom_status)
         self._outcome(run.outcome, rest)
 
+    def _trace_events(self) -> None:
+        tracing, started = self.engine.tracing, self.instance.started
+        raised = [event for event in self.arrivals if type(event) is EventRaised]
+        if raised and tracing is not None and started is not None:
+            self.turn.effects.append((tracing.events_raised, (self.actor.id, started, raised)))
+
     def _begin(self, started: ExecutionStarted) -> bool:
         meta = self.instance.meta
+        if not meta.started:
+            waited = (meta.name, self.at - max(meta.created, meta.scheduled))
+            self.turn.effects.append((self.engine.monitor.started, waited))
         meta.started = self.at
         self.set_status(RuntimeStatus.RUNNING)
         self.instance.started = started
@@ -481,20 +493,24 @@ class Work:
             self.commit.put["customStatus"] = NO_STATUS if status is None else status
             self.row = True
 
-    def _outcome(self, outcome: Completed | Failed | ContinuedAsNew | None, rest: list[Arrival]) -> None:
+    def _outcome(
+        self, outcome: Completed | Failed | Cancelled | ContinuedAsNew | None, rest: list[Arrival]
+    ) -> None:
         if outcome is None:
             return
         if type(outcome) is Completed:
             ending.finish(self, "completed", outcome.result, None)
         elif type(outcome) is Failed:
             ending.finish(self, "failed", None, outcome.failure)
+        elif type(outcome) is Cancelled:
+            controls.cancelled(self, outcome.failure)
         elif type(outcome) is ContinuedAsNew:
             ending.continue_as_new(self, outcome, rest)
 
 
 #: One small handler per message body, in the order of `requests.py`.
 HANDLERS: dict[type, Callable[[Work, Message], None]] = {
-    Start: Work.start,
+    Start: starting.start,
     Raise: Work.raised,
     ActivityDone: Work.activity_done,
     ChildDone: Work.child_done,
@@ -502,14 +518,17 @@ HANDLERS: dict[type, Callable[[Work, Message], None]] = {
     Suspend: controls.suspend,
     Resume: controls.resume,
     Terminate: controls.terminate,
+    Cancel: controls.cancel,
     Wait: controls.wait,
     Forget: controls.forget,
     Granted: controls.granted,
+    StartDue: starting.due,
 }
 
 #: One small handler per command, in the order of `commands.py`.
 DECISIONS: dict[type, Callable[[Work, Any], None]] = {
     ScheduleTask: decisions.schedule_task,
+    CancelTask: decisions.cancel_task,
     CreateTimer: decisions.create_timer,
     CancelTimer: decisions.cancel_timer,
     StartChild: decisions.start_child,

@@ -18,6 +18,7 @@ const WORDS = {
   detached: "detached",
   sent: "event sent",
   suspended: "paused",
+  cancelled: "cancelled",
   terminated: "terminated",
   ended: "end",
   unreadable: "unreadable",

@@ -16,11 +16,12 @@ docs/architecture.md follows a request through all of them.
 
 from perdure.actors.actor import Actor
 from perdure.actors.proxy import ActorProxy
+from perdure.actors.schedule import FailurePolicy
 from perdure.app import App
+from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.node import Node
 from perdure.workflow.activity_context import ActivityContext
-from perdure.workflow.client import WorkflowClient
 from perdure.workflow.context import WorkflowContext
 from perdure.workflow.retry import NonRetriableError, RetryPolicy
 from perdure.workflow.state import RuntimeStatus, WorkflowState
@@ -31,6 +32,7 @@ __all__ = [
     "Actor",
     "ActorProxy",
     "App",
+    "FailurePolicy",
     "Node",
     "NonRetriableError",
     "PerdureError",

@@ -9,16 +9,19 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from perdure import logs
 from perdure.actors.actor import Actor
+from perdure.actors.replies import KEEP
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
 from perdure.errors import ConfigurationError, StoreHeld
 from perdure.membership import PEER_PORT, ClusterOptions
 from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
 from perdure.runtime import ActorSpec, RuntimeOptions
 from perdure.statestore.contract import StateStore
+from perdure.telemetry.tracing import provider_of_environment
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import MODES
@@ -68,20 +71,34 @@ class App:
     def actor(self, cls: C) -> C: ...
     @overload
     def actor(
-        self, cls: None = None, *, name: str | None = None, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        cls: None = None,
+        *,
+        name: str | None = None,
+        idle_timeout: float = IDLE_TIMEOUT,
+        reentrant: bool = False,
+        keep_replies: timedelta = KEEP,
     ) -> Callable[[C], C]: ...
     def actor(
-        self, cls: C | None = None, *, name: str | None = None, idle_timeout: float = IDLE_TIMEOUT
+        self,
+        cls: C | None = None,
+        *,
+        name: str | None = None,
+        idle_timeout: float = IDLE_TIMEOUT,
+        reentrant: bool = False,
+        keep_replies: timedelta = KEEP,
     ) -> C | Callable[[C], C]:
         """Registers a class derived from `Actor`, as a decorator: `@app.actor` or `@app.actor(name=…)`.
 
         `idle_timeout`: seconds without a call after which an actor leaves memory; its state stays in the store.
+        `reentrant`: whatever a turn calls may call the actor back while the turn waits. `keep_replies`: for how long
+        a call with an idempotency key is known.
         """
 
         def register(actor: C) -> C:
-            spec = ActorSpec(actor, name, idle_timeout)
+            spec = ActorSpec(actor, name, idle_timeout, reentrant, keep_replies)
             # Made once here, so that what is wrong with the class is said where it is registered.
-            kind = UserActorType(actor, _NOBODY, name=name, idle_timeout=idle_timeout).name
+            kind = UserActorType(actor, _NOBODY, name=name, keep_replies=keep_replies).name
             known = self._actors.get(kind)
             if known is not None:
                 raise ConfigurationError(
@@ -109,6 +126,7 @@ class App:
         blocked_after: float = BLOCKED_AFTER,
         max_concurrent_activities: int | None = None,
         max_concurrent_workflows: int | None = None,
+        tracer_provider: object | None = None,
     ) -> AsyncIterator[Node]:
         """A node of this app for the length of the block, on the running event loop.
 
@@ -121,6 +139,9 @@ class App:
         At most `max_concurrent_activities` run at a time on this node, of all names together; unless that is given,
         1000 on the event loop and 64 in threads. At most `max_concurrent_workflows` instances are under way at a
         time on this node, children apart: the others stay PENDING.
+
+        `tracer_provider`: one of OpenTelemetry's SDK, to which traces go; unless it is given, the one that the
+        program has set for itself, if any.
         """
         options = NodeOptions(
             store=store,
@@ -130,6 +151,7 @@ class App:
             cluster=cluster or ClusterOptions(),
             drain_seconds=drain_seconds,
             blocked_after=blocked_after,
+            tracer_provider=tracer_provider,
             runtime=RuntimeOptions(
                 replay_check=replay_check or self.replay_check,
                 max_concurrent_activities=max_concurrent_activities,
@@ -176,7 +198,8 @@ class App:
         Configures logging and the process (uvloop, garbage collector), so it is for programs that do nothing else.
         Code that holds the event loop for `blocked_after` seconds is interrupted; if that does not help within
         `stuck_after` more, the process ends with status 70, for whoever supervises it to start it again. `ready` is
-        called when the node serves. The other arguments are those of `serve`.
+        called when the node serves. The other arguments are those of `serve`. Traces go where OpenTelemetry's variable
+        `OTEL_EXPORTER_OTLP_ENDPOINT` says.
         """
         logs.configure(log_level, as_json=log_json)
         options = NodeOptions(
@@ -197,16 +220,22 @@ class App:
             ),
         )
         tune()
+        traces = provider_of_environment(self.app_id, self.namespace)
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._serve_until_told(options, ready))
         except StoreHeld as error:
             # Not a fault of this program: one line, and exit status 1.
             raise SystemExit(error.message) from None
+        finally:
+            if traces is not None:
+                traces.shutdown()
 
     async def _serve_until_told(self, options: NodeOptions, ready: Callable[[Node], None] | None) -> None:
         node = self.node(options)
+        logs.identify(app=self.app_id, namespace=self.namespace)
         await node.start()
+        logs.identify(node=node.node_id)
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
 

@@ -43,6 +43,7 @@ class PayloadTooLarge(InvalidInput):
     """A payload is larger than the limit."""
 
     code = "ERR_PAYLOAD_TOO_LARGE"
+    non_retriable = True
 
 
 class NotFound(PerdureError, LookupError):
@@ -63,6 +64,12 @@ class AlreadyExists(PerdureError):
     code = "ERR_INSTANCE_ALREADY_EXISTS"
 
 
+class KeyReused(PerdureError):
+    """The idempotency key was used for another request."""
+
+    code = "ERR_IDEMPOTENCY_KEY_REUSED"
+
+
 class InvalidState(PerdureError):
     """The instance is not in a state that allows this."""
 
@@ -73,6 +80,12 @@ class NotRegistered(PerdureError, LookupError):
     """No function or class is registered under this name."""
 
     code = "ERR_NOT_REGISTERED"
+
+
+class Unauthorized(PerdureError):
+    """The API token is missing, or it is not the right one."""
+
+    code = "ERR_API_TOKEN"
 
 
 class ConfigurationError(PerdureError):

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from perdure.actors import operations
 from perdure.actors.actor import Actor, actor_type
 from perdure.actors.calls import CALL_TIMEOUT
 from perdure.actors.ids import is_reserved, plain, qualified
+from perdure.actors.operations import Change, Named, ReminderRequest, TimerRequest
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, local_url, split_address
 from perdure.addresses import join as join_address
+from perdure.client import WorkflowClient
 from perdure.clock import Clock, LoopClock
 from perdure.cluster_view import ClusterView, NodeFigures, view
 from perdure.doctor import examine
@@ -33,9 +36,11 @@ from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, Settings, StateStore
 from perdure.statestore.socket.client import SocketStore
 from perdure.statestore.urls import open_store, shown
+from perdure.telemetry.page import MetricsPage
+from perdure.telemetry.tracing import tracing_of
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
-from perdure.workflow.client import WorkflowClient
 from perdure.workflow.registry import Registry
+from perdure.workflow.workflows import Workflows
 
 if TYPE_CHECKING:
     from aiohttp.web import Application
@@ -81,6 +86,8 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Further seconds after which it does.
     stuck_after: float = STUCK_AFTER
     runtime: RuntimeOptions = RuntimeOptions()
+    #: Where traces go: a `TracerProvider` of OpenTelemetry's SDK; None: to the one that the program has set, if any.
+    tracer_provider: object | None = None
 
 
 class Node:
@@ -108,6 +115,7 @@ class Node:
         self.runtime: Runtime
         self._membership: Membership | None = None
         self._figures: Figures
+        self._metrics: MetricsPage
         self._server: HttpServer | None = None
         self._sockets: list[socket.socket] = []
         self._watchdog: Watchdog | None = None
@@ -168,6 +176,16 @@ class Node:
         )
         membership = self._membership
         self._figures = Figures(self.runtime, started=self._started, leading=lambda: membership.leading)
+        self._metrics = MetricsPage(
+            self.runtime,
+            app_id=self.app_id,
+            namespace=self.namespace,
+            ready=lambda: self.ready() is None,
+            leading=lambda: membership.leading,
+        )
+        self.runtime.engine.tracing = tracing_of(
+            self.options.tracer_provider, app_id=self.app_id, node=self.node_id
+        )
         membership.connect(self.runtime)
         bind(self)
         if self._sockets:
@@ -306,9 +324,17 @@ class Node:
         """Where HTTP is served; None without HTTP."""
         return self._server.url if self._server is not None else None
 
-    def actor(self, cls: type[A], actor_id: str) -> A:
-        """A typed proxy of the actor with this id: `await node.actor(Counter, "42").increment(1)`."""
-        return ActorProxy.of(self, cls, actor_id)
+    def actor(
+        self,
+        cls: type[A],
+        actor_id: str,
+        *,
+        timeout: float = CALL_TIMEOUT,
+        idempotency_key: str | None = None,
+    ) -> A:
+        """A typed proxy of the actor with this id: `await node.actor(Counter, "42").increment(1)`. Its options are
+        those of `ActorProxy`."""
+        return ActorProxy.of(self, cls, actor_id, timeout=timeout, idempotency_key=idempotency_key)
 
     async def call_actor(
         self,
@@ -317,6 +343,7 @@ class Node:
         payload: Payload,
         *,
         timeout: float = CALL_TIMEOUT,  # noqa: ASYNC109 - part of the proxies' public signature
+        idempotency_key: str | None = None,
     ) -> Payload:
         """Calls a user actor: JSON in, JSON out. `NotRegistered` for an unknown type, and see
         `perdure.actors.calls.call`."""
@@ -327,13 +354,15 @@ class Node:
             mine = sorted(plain(name) for name in hosted if name == qualified(self.namespace, plain(name)))
             known = ", ".join(name for name in mine if not is_reserved(name)) or "none"
             raise NotRegistered(f"no actor type {actor.type!r} is registered; registered are: {known}")
-        return await self.runtime.caller.call_actor(actor, method, payload, timeout=timeout)
+        return await self.runtime.caller.call_actor(
+            actor, method, payload, timeout=timeout, idempotency_key=idempotency_key
+        )
 
     # --- Facade ------------------------------------------------------------------------------------------------------
 
     @property
-    def workflows(self) -> WorkflowClient:
-        return self.runtime.client
+    def workflows(self) -> Workflows:
+        return self.runtime.workflows
 
     @property
     def actors(self) -> NodeActors:
@@ -360,6 +389,10 @@ class Node:
         if table is None:
             raise Unavailable("this node knows no placement table yet")
         return view(table, self.node_id, await self._figures.of(table.members))
+
+    async def metrics(self) -> bytes:
+        """In Prometheus' text format."""
+        return await self._metrics.page()
 
     async def examine(self) -> Sequence[Finding]:
         return await examine(self.store)
@@ -404,8 +437,39 @@ class NodeActors:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
-        return await self._node.call_actor(ActorId(actor_type, actor_id), method, payload)
+    def now(self) -> int:
+        return self._node.runtime.clock.now()
+
+    async def call(
+        self,
+        actor_type: str,
+        actor_id: str,
+        method: str,
+        payload: bytes | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> bytes | None:
+        return await self._node.call_actor(
+            ActorId(actor_type, actor_id), method, payload, idempotency_key=idempotency_key
+        )
+
+    async def change_state(self, actor: ActorId, changes: Sequence[Change]) -> None:
+        await self._ask(actor, operations.CHANGE_STATE, changes)
+
+    async def set_reminder(self, actor: ActorId, reminder: ReminderRequest) -> None:
+        await self._ask(actor, operations.SET_REMINDER, reminder)
+
+    async def delete_reminder(self, actor: ActorId, name: str) -> None:
+        await self._ask(actor, operations.DELETE_REMINDER, Named(name))
+
+    async def set_timer(self, actor: ActorId, timer: TimerRequest) -> None:
+        await self._ask(actor, operations.SET_TIMER, timer)
+
+    async def delete_timer(self, actor: ActorId, name: str) -> None:
+        await self._ask(actor, operations.DELETE_TIMER, Named(name))
+
+    async def _ask(self, actor: ActorId, operation: str, request: object) -> None:
+        await self._node.call_actor(actor, operation, operations.encode(request))
 
     async def keys(
         self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100

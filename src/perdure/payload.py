@@ -9,14 +9,17 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import msgspec
 
-from perdure.errors import ConfigurationError, InvalidInput
+from perdure.errors import ConfigurationError, InvalidInput, PayloadTooLarge
 
 #: What crosses every boundary; None: no value.
 Payload = bytes | None
+#: Bytes of one payload at most.
+LIMIT = 16 * 1024 * 1024
 Decode = Callable[[Payload], Any]
 
 #: No annotation, no default: `inspect`'s own mark.
@@ -27,16 +30,22 @@ _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, NotImplemen
 
 
 def encode(value: Any, what: str = "the value") -> Payload:
-    """The JSON of a value; None for None. `InvalidInput` names `what` and the type that cannot be written."""
+    """The JSON of a value; None for None. `InvalidInput` names `what` and the type that cannot be written,
+    `PayloadTooLarge` `what` and how much it is."""
     if value is None:
         return None
     try:
-        return _encode(value)
+        written = _encode(value)
     except _UNWRITABLE as error:
         raise InvalidInput(
             f"{what} has type {type(value).__name__}, which cannot be written as JSON: {error}. "
             "Use plain values, dataclasses, TypedDicts, enums, datetimes, UUIDs, Decimals or pydantic models"
         ) from error
+    if len(written) > LIMIT:
+        raise PayloadTooLarge(
+            f"{what} has {len(written)} bytes; at most {LIMIT} are allowed: keep it elsewhere, and pass on where"
+        )
+    return written
 
 
 def decode(payload: Payload, what: str = "the value") -> Any:
@@ -80,6 +89,10 @@ def decoder(annotation: Any, what: str, *, default: Any = EMPTY, required: bool 
 def _reader(annotation: Any, what: str) -> Callable[[bytes], Any]:
     if annotation in _NONE_TYPES:
         annotation = type(None)
+    own = getattr(annotation, "__from_json__", None)
+    if callable(own):
+        # It stands for an annotation, and reads in its own way: see `perdure.dapr.values`.
+        return cast(Callable[[bytes], Any], own)
     if _has_pydantic(annotation):
         read: Callable[[bytes], Any] = sys.modules["pydantic"].TypeAdapter(annotation).validate_json
         return read
@@ -119,6 +132,8 @@ def _read_foreign(kind: Any, value: Any) -> Any:
 
 
 def _write_foreign(value: Any) -> Any:
+    if type(value) is SimpleNamespace:
+        return value.__dict__
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is None:
         raise NotImplementedError(f"{type(value).__name__} is not a JSON type")

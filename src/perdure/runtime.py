@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -13,15 +14,17 @@ from perdure.actors.calls import RouterCaller
 from perdure.actors.host import ActorHost
 from perdure.actors.ownership import Ownership
 from perdure.actors.questions import NodeQuestions
+from perdure.actors.replies import KEEP
 from perdure.actors.router import Peers, Router
 from perdure.actors.user_type import IDLE_TIMEOUT, UserActorType
+from perdure.client import WorkflowClient
 from perdure.clock import Clock
 from perdure.placement.client import PlacementClient
 from perdure.placement.member import Limit, Member
 from perdure.placement.table import Table
 from perdure.statestore.committer import Committer
 from perdure.statestore.contract import RollbackAware, StateStore
-from perdure.workflow.client import WorkflowClient
+from perdure.workflow.client import EngineClient
 from perdure.workflow.engine import WorkflowEngine, workflow_type
 from perdure.workflow.limits import check_limit
 from perdure.workflow.locator import TableLocator
@@ -38,6 +41,10 @@ class ActorSpec(NamedTuple):
     name: str | None = None
     #: Seconds without a message after which an actor leaves memory.
     idle_timeout: float = IDLE_TIMEOUT
+    #: Whether what a turn of it calls may call it back.
+    reentrant: bool = False
+    #: For how long replies of calls with an idempotency key are kept.
+    keep_replies: timedelta = KEEP
 
 
 class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +103,13 @@ class Runtime:
         for spec in actors:
             self.host.register(
                 UserActorType(
-                    spec.cls, self.caller, name=spec.name, idle_timeout=spec.idle_timeout, namespace=namespace
+                    spec.cls,
+                    self.caller,
+                    name=spec.name,
+                    idle_timeout=spec.idle_timeout,
+                    reentrant=spec.reentrant,
+                    keep_replies=spec.keep_replies,
+                    namespace=namespace,
                 )
             )
         self.engine = WorkflowEngine(
@@ -125,7 +138,9 @@ class Runtime:
         self.host.on_disowned = self.engine.disowned
         self.host.on_taken = self.engine.dispatcher.taken
         self.ownership = Ownership(self.host, placement, self.questions)
-        self.client = WorkflowClient(self.engine)
+        #: What edges ask, and users.
+        self.workflows = EngineClient(self.engine)
+        self.client = WorkflowClient(self.workflows)
 
     async def start(self) -> None:
         """Serves what the newest table gives this node, and follows the tables to come."""

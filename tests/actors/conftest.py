@@ -140,7 +140,12 @@ class Rig:
     """One node with everything that actors need, owning all partitions of its types."""
 
     def __init__(
-        self, store: TestStore, classes: Sequence[type[Actor]], time: float = 0.0, **options: Any
+        self,
+        store: TestStore,
+        classes: Sequence[type[Actor]],
+        time: float = 0.0,
+        reentrant: Sequence[type[Actor]] = (),
+        **options: Any,
     ) -> None:
         self.store = store
         self.clock = TestClock(time)
@@ -155,7 +160,9 @@ class Rig:
         )
         self.router = Router(node="here", clock=self.clock, host=self.host, locator=Everywhere())
         self.caller = RouterCaller(self.router, self.clock)
-        self.types = [UserActorType(cls, self.caller, **options) for cls in classes]
+        self.types = [
+            UserActorType(cls, self.caller, reentrant=cls in reentrant, **options) for cls in classes
+        ]
         for one in self.types:
             self.host.register(one)
 

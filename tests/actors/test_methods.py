@@ -21,7 +21,7 @@ class Caller:
         self.answer = answer
         self.calls: list[Any] = []
 
-    async def call_actor(self, actor: Any, method: str, payload: bytes | None, **options: float) -> Any:
+    async def call_actor(self, actor: Any, method: str, payload: bytes | None, **options: Any) -> Any:
         self.calls.append((str(actor), method, payload, options["timeout"]))
         return self.answer
 

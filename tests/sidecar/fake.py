@@ -77,7 +77,9 @@ class FakeWorkflows:
             raise InstanceNotFound(f"there is no workflow instance {id!r}")
         return self.states[id]
 
-    async def start(self, name: str, payload: bytes | None, instance_id: str | None = None) -> str:
+    async def start(
+        self, name: str, payload: bytes | None, instance_id: str | None = None, *, start_id: str | None = None
+    ) -> str:
         self._called("start", name, payload, instance_id)
         id = instance_id or f"made-{len(self.states)}"
         if id in self.states and not self.states[id].runtime_status.finished:
@@ -189,6 +191,8 @@ class FakeWorkflows:
         statuses: Any = (),
         name: str | None = None,
         id_prefix: str = "",
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> Page[WorkflowState]:
@@ -199,6 +203,8 @@ class FakeWorkflows:
             if (not statuses or state.runtime_status.value in statuses)
             and name in (None, state.name)
             and id.startswith(id_prefix)
+            and (created_from is None or state.created_at >= created_from)
+            and (created_to is None or state.created_at < created_to)
         ]
         try:
             first = int(cursor or 0)
@@ -223,8 +229,23 @@ class FakeActors:
     def __init__(self) -> None:
         self.values: dict[ActorId, dict[str, bytes]] = {}
         self.wakes: dict[ActorId, list[Reminder]] = {}
+        #: What was asked for, with the request as it came; and the idempotency keys of calls.
+        self.asked: list[tuple[str, ActorId, Any]] = []
+        self.keys_given: list[str | None] = []
 
-    async def call(self, actor_type: str, actor_id: str, method: str, payload: bytes | None) -> bytes | None:
+    def now(self) -> int:
+        return MICROSECONDS
+
+    async def call(
+        self,
+        actor_type: str,
+        actor_id: str,
+        method: str,
+        payload: bytes | None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> bytes | None:
+        self.keys_given.append(idempotency_key)
         if actor_type != "Counter":
             raise NotRegistered(f"no node has the actor type {actor_type!r}; there are: Counter")
         if method == "echo":
@@ -245,6 +266,26 @@ class FakeActors:
 
     async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
         return self.wakes.get(actor, [])
+
+    async def _ask(self, what: str, actor: ActorId, request: Any) -> None:
+        if actor.type != "Counter":
+            raise NotRegistered(f"no node has the actor type {actor.type!r}; there are: Counter")
+        self.asked.append((what, actor, request))
+
+    async def change_state(self, actor: ActorId, changes: Any) -> None:
+        await self._ask("change_state", actor, changes)
+
+    async def set_reminder(self, actor: ActorId, reminder: Any) -> None:
+        await self._ask("set_reminder", actor, reminder)
+
+    async def delete_reminder(self, actor: ActorId, name: str) -> None:
+        await self._ask("delete_reminder", actor, name)
+
+    async def set_timer(self, actor: ActorId, timer: Any) -> None:
+        await self._ask("set_timer", actor, timer)
+
+    async def delete_timer(self, actor: ActorId, name: str) -> None:
+        await self._ask("delete_timer", actor, name)
 
 
 class FakeNode:
@@ -272,6 +313,9 @@ class FakeNode:
         table = assign([me, *others], None, 1, 1, 16)
         figures = NodeFigures("node-1", MICROSECONDS, MICROSECONDS, activations={"Counter": 2})
         return view(table, "node-1", {"node-1": heard(figures, MICROSECONDS, MICROSECONDS)})
+
+    async def metrics(self) -> bytes:
+        return b"# HELP fake A number.\n# TYPE fake gauge\nfake 1\n"
 
     async def examine(self) -> list[Finding]:
         return [

@@ -179,9 +179,20 @@ async def test_state_keys_say_what_is_wrong(call: Any, query: str) -> None:
     assert (answer.status, answer.code) == (400, "ERR_MALFORMED_REQUEST")
 
 
-async def test_state_cannot_be_written(call: Any) -> None:
-    answer = await call("POST", f"{BASE}/state", "[]")
-    assert (answer.status, answer.code) == (405, "ERR_METHOD_NOT_ALLOWED")
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "state"),
+        ("PUT", "state"),
+        ("POST", "reminders/r"),
+        ("DELETE", "reminders/r"),
+        ("POST", "timers/t"),
+        ("DELETE", "timers/t"),
+    ],
+)
+async def test_nothing_of_the_runtime_is_changed_from_outside(call: Any, method: str, path: str) -> None:
+    answer = await call(method, f"{BASE}/{path}", "[]")
+    assert (answer.status, answer.code) == (403, "ERR_ACTOR_TYPE_RESERVED")
 
 
 async def test_reminders(call: Any, node: Any) -> None:

@@ -599,6 +599,8 @@ class Checker:
             deadline=message.deadline,
             redelivered=message.redelivered,
             chain=message.chain,
+            key=message.key,
+            tickets=message.tickets,
         )
 
     def answered(self, asked: Asked, value: Any) -> None:

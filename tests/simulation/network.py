@@ -89,6 +89,8 @@ class Network:
                 deadline=message.deadline,
                 redelivered=message.redelivered,
                 chain=message.chain,
+                key=message.key,
+                tickets=message.tickets,
             )
             process.call_soon(arrive, copy)
 

@@ -10,11 +10,11 @@ import msgspec
 
 from perdure import payload
 from perdure.actors.messages import Message
+from perdure.client import WorkflowClient
 from perdure.errors import ConfigurationError, PerdureError
 from perdure.placement.client import PlacementClient
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.statestore.contract import ActorId
-from perdure.workflow.client import WorkflowClient
 from tests.simulation.actors import Counter
 from tests.simulation.ledger import LEDGER
 from tests.simulation.network import SimPeers

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.workflow import rebuild, stall
-from perdure.workflow.client import WorkflowClient
 from tests.simulation import limits
 from tests.simulation.checker import app_of
 from tests.simulation.counting import CountStory, counting

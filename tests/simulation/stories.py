@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
+from perdure.client import WorkflowClient
 from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavailable
 from perdure.statestore.contract import ActorId
-from perdure.workflow.client import WorkflowClient
 from perdure.workflow.engine import workflow_type
 from perdure.workflow.events import ExecutionCompleted
 from perdure.workflow.requests import Start

@@ -8,6 +8,8 @@ from typing import Any
 
 from perdure.workflow.commands import (
     AnyCommand,
+    Cancelled,
+    CancelTask,
     CancelTimer,
     Completed,
     CreateTimer,
@@ -19,6 +21,7 @@ from perdure.workflow.commands import (
 )
 from perdure.workflow.events import (
     Arrival,
+    CancelRequested,
     ChildCompleted,
     ChildFailed,
     ChildScheduled,
@@ -30,6 +33,7 @@ from perdure.workflow.events import (
     ExecutionCompleted,
     ExecutionStarted,
     FailureDetails,
+    TaskCancelled,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -88,6 +92,9 @@ class Driver:
     ) -> None:
         self.turn([TaskFailed(self.tick(), id, FailureDetails(type, message, non_retriable=non_retriable))])
 
+    def cancel(self, reason: str = "") -> None:
+        self.turn([CancelRequested(self.tick(), reason)])
+
     def fire(self, id: int) -> None:
         self.turn([TimerFired(self.tick(), id)])
 
@@ -139,8 +146,17 @@ def decision(command: AnyCommand, at: int) -> Decision:
     match command:
         case ScheduleTask():
             return TaskScheduled(
-                at, command.id, command.name, b"n", command.key, command.input, command.app_id
+                at,
+                command.id,
+                command.name,
+                b"n",
+                command.key,
+                command.input,
+                command.app_id,
+                attempt=command.attempt,
             )
+        case CancelTask():
+            return TaskCancelled(at, command.id)
         case CreateTimer():
             return TimerCreated(at, command.id, command.fire_at, command.origin)
         case StartChild():
@@ -162,4 +178,6 @@ def completion(run: InProcessRun, at: int) -> ExecutionCompleted | None:
             return ExecutionCompleted(at, "completed", result)
         case Failed(failure):
             return ExecutionCompleted(at, "failed", failure=failure)
+        case Cancelled(failure):
+            return ExecutionCompleted(at, "terminated", failure=failure)
     return None

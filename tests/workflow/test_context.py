@@ -14,6 +14,7 @@ from perdure.errors import InvalidId, InvalidInput, NotRegistered
 from perdure.workflow.calls import LAST_TIME
 from perdure.workflow.commands import CreateTimer, ScheduleTask, SendEvent, StartChild, StartDetached
 from perdure.workflow.context import WorkflowContext
+from perdure.workflow.events import Attempt
 from perdure.workflow.registry import Registry
 from perdure.workflow.retry import RetryPolicy
 from perdure.workflow.tasks import EventTimeout
@@ -385,7 +386,7 @@ def test_a_failed_attempt_is_retried_after_its_delay_under_the_same_key(app: Reg
     driver.fail(0)
     assert driver.commands == [CreateTimer(1, driver.at + 2 * SECOND, "retry:pay")]
     driver.fire(1)
-    assert driver.commands == [ScheduleTask(2, "pay", b"1", "exec-1:0")]
+    assert driver.commands == [ScheduleTask(2, "pay", b"1", "exec-1:0", attempt=Attempt(2))]
     driver.fail(2)
     assert driver.commands == [CreateTimer(3, driver.at + 4 * SECOND, "retry:pay")]
     assert any("retry of pay" in wait for wait in driver.run.waiting_for())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from perdure.errors import InvalidInput
 from perdure.workflow.events import FailureDetails
 from perdure.workflow.failure import describe
-from perdure.workflow.retry import MAX_DELAY, NonRetriableError, RetryPolicy
+from perdure.workflow.retry import MAX_DELAY, NonRetriableError, RetryAfter, RetryPolicy
 
 FAILURE = FailureDetails("ValueError", "no")
 SECOND = 1_000_000
@@ -127,3 +127,98 @@ def test_a_huge_exponent_does_not_overflow() -> None:
 def test_wrong_options_are_named_with_their_bound(option: str, value: Any, bound: str) -> None:
     with pytest.raises(InvalidInput, match=f"{option}.*{bound}"):
         policy(**{option: value})
+
+
+class Declined(Exception):
+    pass
+
+
+class CardDeclined(Declined):
+    pass
+
+
+def test_a_failure_of_a_type_that_is_not_retriable_is_not_retried() -> None:
+    """By class or by name, and what is derived from it, too."""
+    for types in ([Declined], ["Declined"], (ValueError, "Declined"), {Declined}):
+        picky = policy(non_retryable_error_types=types)
+        for error in (Declined(), CardDeclined()):
+            assert picky.next_delay(0, 0, 0, describe(error)) is None
+        assert picky.next_delay(0, 0, 0, describe(KeyError())) == SECOND
+    assert (
+        policy(non_retryable_error_types=[CardDeclined]).next_delay(0, 0, 0, describe(Declined())) == SECOND
+    )
+    assert (
+        policy(non_retryable_error_types=[OSError]).next_delay(0, 0, 0, describe(ConnectionResetError()))
+        is None
+    )
+
+
+@pytest.mark.parametrize("types", ["Declined", [1], [Declined()], [int], [""], [Exception], 3, None])
+def test_what_is_no_exception_class_is_refused(types: Any) -> None:
+    with pytest.raises(InvalidInput):
+        policy(non_retryable_error_types=types)
+
+
+def test_a_predicate_says_what_is_retried() -> None:
+    asked: list[FailureDetails] = []
+
+    def busy(failure: FailureDetails) -> bool:
+        asked.append(failure)
+        return "busy" in failure.message
+
+    picky = policy(retry_if=busy, non_retryable_error_types=[KeyError], max_number_of_attempts=2)
+    assert picky.next_delay(0, 0, 0, describe(OSError("busy"))) == SECOND
+    assert picky.next_delay(0, 0, 0, describe(OSError("no"))) is None
+    assert [failure.message for failure in asked] == ["busy", "no"]
+    # It is not asked where the answer is known.
+    picky.next_delay(0, 0, 0, describe(KeyError("busy")))
+    picky.next_delay(1, 0, 0, describe(OSError("busy")))
+    picky.next_delay(0, 0, 0, describe(NonRetriableError("busy")))
+    assert len(asked) == 2
+
+
+def test_a_predicate_is_a_plain_function() -> None:
+    async def later(failure: FailureDetails) -> bool:
+        return True
+
+    for predicate in (later, "yes"):
+        with pytest.raises(InvalidInput, match="retry_if is a plain function"):
+            policy(retry_if=predicate)
+
+
+def test_a_failure_says_when_to_try_again() -> None:
+    """In place of the policy's own delay, longer than its longest; the number of attempts stays the policy's."""
+    limited = policy(max_retry_interval=timedelta(seconds=2), max_number_of_attempts=2)
+    minute = describe(RetryAfter(timedelta(minutes=1)))
+    assert limited.next_delay(0, 0, 0, minute) == 60 * SECOND
+    assert limited.next_delay(1, 0, 0, minute) is None
+    assert limited.next_delay(0, 0, 0, describe(RetryAfter(0))) == 0
+
+
+def test_any_exception_may_say_when_to_try_again() -> None:
+    class Busy(Exception):
+        def __init__(self, retry_after: Any) -> None:
+            self.retry_after = retry_after
+
+    class Broken(Exception):
+        @property
+        def retry_after(self) -> int:
+            raise RuntimeError
+
+    said = [timedelta(seconds=2), 2, 1.5, -1, math.nan, math.inf, True, "120", None, 10**400, timedelta.max]
+    assert [describe(Busy(value)).retry_after for value in said] == [
+        2 * SECOND,
+        2 * SECOND,
+        1_500_000,
+        *[None] * 6,
+        MAX_DELAY,
+        MAX_DELAY,
+    ]
+    assert describe(Broken()).retry_after is None
+    assert describe(ValueError()).retry_after is None
+
+
+@pytest.mark.parametrize("value", [-1, timedelta(seconds=-1), math.nan, "soon", None])
+def test_no_time_to_try_again_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="RetryAfter takes a timedelta or seconds"):
+        RetryAfter(value)

@@ -25,11 +25,15 @@ MAX_DETAIL = 400
 def show_history(events: list[dict[str, Any]]) -> None:
     if events:
         print(f"from {show.moment_text(events[0]['at'])}")
-    show.show_table(
-        ("NO", "AFTER", "EVENT", "TASK", "NAME", ""),
-        [_row(event, events[0]) for event in events],
-        "no events",
-    )
+    show.show_table(HEADINGS, history_rows(events, events[:1]), "no events")
+
+
+HEADINGS = ("NO", "AFTER", "EVENT", "TASK", "NAME", "")
+
+
+def history_rows(events: list[dict[str, Any]], first: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """`first`: the event, if there is any, from which times are counted."""
+    return [_row(event, first[0]) for event in events]
 
 
 def _row(event: dict[str, Any], first: dict[str, Any]) -> tuple[object, ...]:

@@ -11,16 +11,31 @@ from perdure.cli.failures import CommandError
 def show_end(found: dict[str, Any], as_json: bool) -> None:
     """Shows an instance that was waited for, and fails if it did."""
     show_instance(found, as_json)
+    check_end(found)
+
+
+def check_end(found: dict[str, Any]) -> None:
+    """`CommandError` unless the instance has come to a good end."""
     if found["runtimeStatus"] in ("FAILED", "TERMINATED"):
-        why = show.value_of(found, "failure.error_message") or found.get("reason") or ""
+        why = failure_of(found)
         said = f"{found['instanceID']} {found['runtimeStatus'].lower()}"
         raise CommandError(f"{said}: {why}" if why else said)
+
+
+def failure_of(found: dict[str, Any]) -> str:
+    """Why it failed, was terminated, is paused, stalled or waits; empty: nobody said."""
+    return str(show.value_of(found, "failure.error_message") or found.get("reason") or "")
 
 
 def show_instance(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show.show_json(found)
-        return
+    else:
+        show.show_fields(instance_fields(found))
+
+
+def instance_fields(found: dict[str, Any]) -> dict[str, object]:
+    """What there is to say of it, by name; values are texts."""
     fields: dict[str, object] = {
         "id": found["instanceID"],
         "workflow": found["workflowName"],
@@ -37,7 +52,7 @@ def show_instance(found: dict[str, Any], as_json: bool) -> None:
                 found[name]
             )
     fields.update(_payloads(found))
-    show.show_fields(fields)
+    return fields
 
 
 def _payloads(found: dict[str, Any]) -> dict[str, object]:

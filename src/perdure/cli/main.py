@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli import actor, state, steering, workflow
+from perdure.cli import actor, state, steering, watch, workflow
 from perdure.cli.cluster import cluster
+from perdure.cli.completion import completion
 from perdure.cli.doctor import doctor
 from perdure.cli.failures import FAILED, INTERRUPTED, USAGE, CommandError
 from perdure.cli.options import AsJson
 from perdure.cli.placement import placement
 from perdure.cli.run import run
+from perdure.cli.transfer import export, import_
 from perdure.errors import PerdureError
 
 app = typer.Typer(
@@ -28,13 +30,17 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(placement)
-# `steering` adds its commands to those of `workflow`.
+# These add their commands to those of `workflow`.
 assert steering
+assert watch
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(state.app, name="state")
 app.add_typer(actor.app, name="actor")
 app.command()(cluster)
 app.command()(doctor)
+app.command("export")(export)
+app.command("import")(import_)
+app.command()(completion)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from perdure.actors.ids import RESERVED
 from perdure.cli.failures import CommandError
+from perdure.cli.remote import Refused
 from perdure.cluster_view import view
 from perdure.doctor import examine
 from perdure.placement.table import decode as decode_table
@@ -20,6 +21,8 @@ from perdure.statestore.contract import ActorId, InstanceFilter, Page, StateStor
 from perdure.statestore.urls import open_store
 from perdure.workflow.events import Event, decode
 from perdure.workflow.instance import describe, named
+from perdure.workflow.record import encode
+from perdure.workflow.transfer import read
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -103,6 +106,13 @@ class StoreReader:
         ]
         following = None if page.cursor is None else str(events[-1][0] + 1)
         return history_json(Page(events, following))
+
+    def record(self, id: str) -> bytes:
+        actor = ActorId(self.workflow_type(), id)
+        found = self._run(read(self._store, actor))
+        if found is None:
+            raise Refused(f"there is no workflow instance {id!r} in {self._name}", 404)
+        return encode(found)
 
     def keys(self, type: str, id: str, query: Json) -> Json:
         actor = ActorId(type, id)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.complete import instance_ids
 from perdure.cli.failures import CommandError, usage
 from perdure.security import VARIABLES
 
@@ -37,7 +38,9 @@ AppId = Annotated[
     typer.Option("--app-id", metavar="ID", help="Whose workflows, if a store holds those of several apps."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-InstanceId = Annotated[str, typer.Argument(metavar="ID", help="The instance id.")]
+InstanceId = Annotated[
+    str, typer.Argument(metavar="ID", help="The instance id.", autocompletion=instance_ids)
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
 Recursive = Annotated[bool, typer.Option("--recursive/--no-recursive", help="Child workflows, too.")]
 
@@ -129,6 +132,13 @@ def _read_file(name: str, option: str) -> bytes:
         return Path(name).read_bytes()
     except OSError as error:
         raise CommandError(f"{option} names {name!r}, which cannot be read: {error.strerror}") from None
+
+
+def read_key(value: str | None, option: str) -> str | None:
+    """A key that can be sent, or none."""
+    if value is not None and not (0 < len(value.encode("utf-8", "replace")) <= 256 and value.isprintable()):
+        raise usage(f"{option} is {value[:40]!r}; write 1 to 256 bytes without control characters")
+    return value
 
 
 def read_seconds(value: str | None, option: str) -> float | None:

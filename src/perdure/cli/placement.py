@@ -12,7 +12,7 @@ import typer
 
 from perdure.cli.failures import usage
 from perdure.cli.options import Advertise, Ca, Cert, ClusterToken, Key
-from perdure.cli.run import LEVELS
+from perdure.cli.run import FORMATS, LEVELS
 from perdure.logs import configure, fields
 
 if TYPE_CHECKING:
@@ -48,7 +48,16 @@ def placement(
     log_level: Annotated[
         str, typer.Option("--log-level", metavar="LEVEL", help=f"One of {', '.join(LEVELS)}.")
     ] = "INFO",
-    log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object a line.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            "--log-format",
+            envvar="PERDURE_LOG_FORMAT",
+            metavar="FORMAT",
+            help="text, or json: an object a line.",
+        ),
+    ] = "text",
+    log_json: Annotated[bool, typer.Option("--log-json", help="As --log-format json.")] = False,
 ) -> None:
     """Runs placement apart from the nodes, which name it with --placement, until Ctrl-C or SIGTERM.
 
@@ -56,6 +65,9 @@ def placement(
     """
     if log_level.upper() not in LEVELS:
         raise usage(f"--log-level is {log_level!r}; write one of {', '.join(LEVELS)}")
+    if log_format not in FORMATS:
+        raise usage(f"--log-format is {log_format!r}; write one of {', '.join(FORMATS)}")
+    log_json = log_json or log_format == "json"
     from perdure.app import loop_factory
     from perdure.placement_server import PlacementServerOptions
     from perdure.security import Security

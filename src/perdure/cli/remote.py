@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from perdure.cli.failures import CommandError, usage
 from perdure.cli.options import TOKEN_VARIABLES, api_token
+
+if TYPE_CHECKING:
+    from perdure.workflow.record import Record
 
 Json = dict[str, Any]
 
@@ -29,10 +32,14 @@ class Refused(CommandError):
         self.http_status = http_status
 
 
+class Unreachable(CommandError):
+    """No answer came from the node."""
+
+
 class Node:
     """A node's HTTP API. One connection, kept open."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise usage(f"{url!r} is not the address of a node; write one such as http://127.0.0.1:3500")
@@ -44,7 +51,8 @@ class Node:
         self.url = url.rstrip("/")
         self._base = parts.path.rstrip("/")
         self._token = api_token()
-        self._connection = kind(parts.hostname, port, timeout=TIMEOUT)
+        self._timeout = timeout
+        self._connection = kind(parts.hostname, port, timeout=timeout)
 
     def request(
         self,
@@ -52,13 +60,18 @@ class Node:
         path: str,
         query: dict[str, Any] | None = None,
         body: bytes | None = None,
+        *,
+        key: str | None = None,
     ) -> Any:
-        """The decoded answer, `EMPTY` for an empty one; `Refused` for an error."""
+        """The decoded answer, `EMPTY` for an empty one; `Refused` for an error. `key`: the caller's, with which it
+        may be sent again."""
         if query:
             path += "?" + urlencode(
                 {name: value for name, value in query.items() if value is not None}, doseq=True
             )
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers: dict[str, str | bytes] = {} if body is None else {"Content-Type": "application/json"}
+        if key is not None:
+            headers["Idempotency-Key"] = key.encode()
         if self._token is not None:
             headers["dapr-api-token"] = self._token
         try:
@@ -69,16 +82,16 @@ class Node:
             raise self._unreachable(error) from None
         return self._decoded(answer, content)
 
-    def _unreachable(self, error: Exception) -> CommandError:
+    def _unreachable(self, error: Exception) -> Unreachable:
         self._connection.close()
         if isinstance(error, ConnectionRefusedError | socket.gaierror):
-            return CommandError(
+            return Unreachable(
                 f"no node answers at {self.url} ({error.strerror}); start one with 'perdure run', or name another with "
                 "--server"
             )
         if isinstance(error, TimeoutError):
-            return CommandError(f"{self.url} gave no answer within {TIMEOUT:g} s")
-        return CommandError(f"no answer from {self.url}: {error or type(error).__name__}")
+            return Unreachable(f"{self.url} gave no answer within {self._timeout:g} s")
+        return Unreachable(f"no answer from {self.url}: {error or type(error).__name__}")
 
     def _decoded(self, answer: http.client.HTTPResponse, content: bytes) -> Any:
         try:
@@ -114,6 +127,16 @@ class Node:
 
     def history(self, id: str, query: Json) -> Json:
         return self._object(f"{instance_path(id)}/history", query)
+
+    def record(self, id: str) -> bytes:
+        """The exported instance: one line of JSON."""
+        found = self._object(f"{instance_path(id)}/export")
+        return json.dumps(found, separators=(",", ":")).encode()
+
+    def add(self, record: Record, line: bytes, replace: bool) -> None:
+        """Imports an instance. `Refused` when its id exists, and it is not to `replace` that."""
+        query = {"replace": "true" if replace else None}
+        self.request("POST", f"{instance_path(record.id)}/import", query, line.rstrip())
 
     def keys(self, type: str, id: str, query: Json) -> Json:
         return self._object(f"{actor_path(type, id)}/state", query)

@@ -38,6 +38,7 @@ logger = logging.getLogger("perdure.cli")
 #: `perdure.membership.PEER_PORT`: importing that takes long.
 PEER_PORT = 50002
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+FORMATS = ("text", "json")
 
 
 def run(
@@ -76,7 +77,16 @@ def run(
     log_level: Annotated[
         str, typer.Option("--log-level", metavar="LEVEL", help=f"One of {', '.join(LEVELS)}.")
     ] = "INFO",
-    log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object a line.")] = False,
+    log_format: Annotated[
+        str,
+        typer.Option(
+            "--log-format",
+            envvar="PERDURE_LOG_FORMAT",
+            metavar="FORMAT",
+            help="text, or json: an object a line.",
+        ),
+    ] = "text",
+    log_json: Annotated[bool, typer.Option("--log-json", help="As --log-format json.")] = False,
     drain_seconds: Annotated[
         float,
         typer.Option("--drain-seconds", min=0, help="How long running activities may take to end at a stop."),
@@ -114,6 +124,9 @@ def run(
     """Serves an app until Ctrl-C or SIGTERM. With --nodes, SIGHUP starts the nodes anew, one after the other."""
     if log_level.upper() not in LEVELS:
         raise usage(f"--log-level is {log_level!r}; write one of {', '.join(LEVELS)}")
+    if log_format not in FORMATS:
+        raise usage(f"--log-format is {log_format!r}; write one of {', '.join(FORMATS)}")
+    log_json = log_json or log_format == "json"
     parent = _parent(channel)
     from perdure.membership import ClusterOptions
     from perdure.security import Security

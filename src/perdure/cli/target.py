@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from perdure.cli.failures import CommandError, usage
-from perdure.cli.remote import Node
+from perdure.cli.remote import TIMEOUT, Node
 
 if TYPE_CHECKING:
     from perdure.cli.offline import StoreReader
+    from perdure.workflow.record import Record
 
 Json = dict[str, Any]
 
@@ -36,6 +37,8 @@ class Reader(Protocol):
     def value(self, type: str, id: str, key: str) -> Any: ...
 
     def reminders(self, type: str, id: str) -> Json: ...
+
+    def record(self, id: str) -> bytes: ...
 
     def cluster(self) -> Json: ...
 
@@ -69,25 +72,58 @@ def _opened(store: str, app_id: str | None = None, name: str | None = None) -> S
 
 
 @contextmanager
-def node(server: str, store: str | None) -> Iterator[Node]:
+def node(server: str, store: str | None, timeout: float = TIMEOUT) -> Iterator[Node]:
     """For commands that change something: only a node can."""
     address = server if store is None else _address(store)
-    with closing(Node(address)) as target:
+    with closing(Node(address, timeout)) as target:
         yield target
+
+
+class Importer(Protocol):
+    """What takes exported instances: a node, or a store that no node works on."""
+
+    def add(self, record: Record, line: bytes, replace: bool) -> None:
+        """Durable when it returns. `Refused` or a `PerdureError` when this instance cannot be there; any other
+        `CommandError` when no other one could either."""
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def importer(server: str, store: str | None) -> Iterator[Importer]:
+    with closing(_importer(server, store)) as opened:
+        yield opened
+
+
+def _importer(server: str, store: str | None) -> Importer:
+    if store is None:
+        return Node(server)
+    from perdure.statestore.urls import shown
+
+    address = _node_of(store, there=False)
+    if address is not None:
+        return Node(address)
+    from perdure.cli.store_writer import StoreWriter
+
+    return StoreWriter(store, _file(store, there=False) if _is_file(store) else shown(store))
 
 
 def _address(store: str) -> str:
     """Where a node of this store serves HTTP."""
     from perdure.statestore.urls import shown
 
-    nobody = CommandError(
-        f"no node has {shown(store)} open, and only a node can do this: start one with 'perdure run'"
-    )
+    address = _node_of(store)
+    if address is None:
+        raise CommandError(
+            f"no node has {shown(store)} open, and only a node can do this: start one with 'perdure run'"
+        )
+    return address
+
+
+def _node_of(store: str, *, there: bool = True) -> str | None:
+    """As `_address`; None when no node has it. `there`: a file has to exist."""
     if _is_file(store):
-        address = _address_of_holder(_file(store))
-        if address is None:
-            raise nobody
-        return address
+        return _address_of_holder(_file(store, there=there))
     with closing(_opened(store)) as opened:
         nodes = opened.nodes()
     # The table may name nodes that have just died.
@@ -95,14 +131,14 @@ def _address(store: str) -> str:
         with closing(Node(url)) as target, suppress(CommandError):
             target.request("GET", "/v1.0/healthz")
             return url
-    raise nobody
+    return None
 
 
 def _is_file(store: str) -> bool:
     return urlsplit(store).scheme not in SERVERS
 
 
-def _file(store: str) -> str:
+def _file(store: str, *, there: bool = True) -> str:
     parts = urlsplit(store)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < 2:
         raise usage(
@@ -110,7 +146,7 @@ def _file(store: str) -> str:
             "postgresql://host/database, or use --server"
         )
     path = unquote(parts.path[1:])
-    if not Path(path).is_file():
+    if there and not Path(path).is_file():
         raise CommandError(f"there is no file {path}")
     return path
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli import show
+from perdure.cli.complete import status_names, workflow_names
 from perdure.cli.failures import usage
 from perdure.cli.instance import show_end, show_instance
 from perdure.cli.options import (
@@ -18,6 +19,7 @@ from perdure.cli.options import (
     Server,
     Store,
     read_json,
+    read_key,
     read_seconds,
 )
 from perdure.cli.remote import Node, actor_path
@@ -36,13 +38,32 @@ _DAPR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @app.command()
 def start(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The workflow's name.", autocompletion=workflow_names)
+    ],
     input: Annotated[
         str | None,
         typer.Option("--input", "-i", metavar="JSON", help="JSON, '-' for stdin, '@file' for a file."),
     ] = None,
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The instance id; else one is made.")
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="Begin then: 2030-01-31T12:00:00Z, or in 90s, 2h, P1D."),
+    ] = None,
+    if_exists: Annotated[
+        str | None,
+        typer.Option(
+            "--if-exists", metavar="error|return|replace", help="What if an instance has the id; else error."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Idempotency key: the same again changes nothing."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="May be given again.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and show it.")] = False,
     timeout: Timeout = None,
@@ -54,7 +75,7 @@ def start(
     payload = read_json(input, "--input")
     seconds = read_seconds(timeout, "--timeout")
     with node(server, store) as target:
-        started = _start(target, name, payload, id)
+        started = _start(target, name, payload, id, _options(at, if_exists, tag), read_key(key, "--key"))
         if wait:
             show_end(wait_until(target, started["instanceID"], "finished", seconds), as_json)
             return
@@ -64,19 +85,40 @@ def start(
         print(show.clean(started["instanceID"]))
 
 
-def _start(target: Node, name: str, payload: bytes | None, id: str | None) -> Any:
+def _options(at: str | None, if_exists: str | None, tags: list[str] | None) -> dict[str, Any]:
+    """What the API's query says of them."""
+    if if_exists not in (None, "error", "return", "replace"):
+        raise usage(f"--if-exists is {if_exists!r}; write error, return or replace")
+    for tag in tags or ():
+        if "=" not in tag:
+            raise usage(f"--tag is {tag!r}; write NAME=VALUE")
+    if at is not None:
+        from perdure.duration import parse_moment
+        from perdure.errors import InvalidInput
+
+        try:
+            parse_moment(at)
+        except InvalidInput as error:
+            raise usage(f"--at: {error}") from None
+    return {"startTime": at, "ifExists": if_exists, "tag": tags or None}
+
+
+def _start(
+    target: Node, name: str, payload: bytes | None, id: str | None, options: dict[str, Any], key: str | None
+) -> Any:
     if not name:
         raise usage("NAME is empty; give the workflow's name")
     if id is None or _DAPR_ID.fullmatch(id):
         from urllib.parse import quote
 
         path = f"/v1.0/workflows/dapr/{quote(name, safe='')}/start"
-        return target.request("POST", path, {"instanceID": id}, payload)
+        return target.request("POST", path, {"instanceID": id, **options}, payload, key=key)
     # The start that is Dapr's takes only its narrow ids; the actor call takes them all.
     import json
 
     body = b'{"name":' + json.dumps(name).encode() + (b',"input":' + payload if payload else b"") + b"}"
-    return target.request("POST", f"{actor_path(target.workflow_type(), id)}/method/start", None, body)
+    path = f"{actor_path(target.workflow_type(), id)}/method/start"
+    return target.request("POST", path, options, body, key=key)
 
 
 @app.command()
@@ -114,9 +156,18 @@ def wait(
 def list_(
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", "-s", metavar="STATUS", help="Only these; may be given again."),
+        typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help="Only these; may be given again.",
+            autocompletion=status_names,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only this workflow.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Only this workflow.", autocompletion=workflow_names),
+    ] = None,
     prefix: Annotated[
         str | None, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin so.")
     ] = None,
@@ -127,29 +178,32 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Lists instances, newest first."""
-    query = {"status": _statuses(status), "name": name or None, "prefix": prefix or None}
+    query = {"status": read_statuses(status), "name": name or None, "prefix": prefix or None}
     with reader(server, store, app_id) as source:
-        found = _instances(source, query, limit)
+        found = instances(source, query, limit)
     if as_json:
         show.show_json(found)
         return
-    rows = [
-        (
-            one["instanceID"],
-            one["workflowName"],
-            show.status_text(one["runtimeStatus"]),
-            show.ago(one["createdAt"]),
-            show.ago(one["lastUpdatedAt"]),
-            one.get("reason") or show.value_of(one, "failure.error_message") or "",
-        )
-        for one in found["instances"]
-    ]
-    show.show_table(("ID", "WORKFLOW", "STATUS", "CREATED", "UPDATED", ""), rows, "no instances")
+    show.show_table(HEADINGS, map(instance_row, found["instances"]), "no instances", cut=True)
     if "cursor" in found:
         print(f"the {limit} newest; --limit shows more")
 
 
-def _instances(source: Reader, query: dict[str, Any], limit: int) -> dict[str, Any]:
+HEADINGS = ("ID", "WORKFLOW", "STATUS", "CREATED", "UPDATED", "")
+
+
+def instance_row(one: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        one["instanceID"],
+        one["workflowName"],
+        show.status_text(one["runtimeStatus"]),
+        show.ago(one["createdAt"]),
+        show.ago(one["lastUpdatedAt"]),
+        one.get("reason") or show.value_of(one, "failure.error_message") or "",
+    )
+
+
+def instances(source: Reader, query: dict[str, Any], limit: int) -> dict[str, Any]:
     found: dict[str, Any] = {"instances": []}
     cursor = None
     while len(found["instances"]) < limit:
@@ -163,7 +217,8 @@ def _instances(source: Reader, query: dict[str, Any], limit: int) -> dict[str, A
     return {**found, "cursor": cursor}
 
 
-def _statuses(given: list[str] | None) -> list[str]:
+def read_statuses(given: list[str] | None) -> list[str]:
+    """`usage` for a status that does not exist; several may be in one word, with commas."""
     from perdure.workflow.state import RuntimeStatus
 
     found = [word.strip().lower() for one in given or () for word in one.split(",") if word.strip()]
