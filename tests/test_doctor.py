@@ -105,7 +105,7 @@ async def test_so_many_instances_are_read_at_most(store: MemoryStore) -> None:
 async def test_a_file(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("store") / "state.db"
     full = open_store(f"sqlite:///{path}")
-    assert [one.level for one in await examine(full)] == ["ok"] * 4
+    assert [one.level for one in await examine(full)] == ["ok"] * 5
     await full.close()
     normal = open_store(f"sqlite:///{path}?synchronous=normal")
     (found,) = of(await examine(normal), "durability")

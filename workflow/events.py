@@ -32,6 +32,16 @@ class FailureDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Names of the classes that the exception's class is derived from, nearest first, without `Exception` and above.
     bases: tuple[str, ...] = ()
 
+    # Dapr's SDK has these names.
+
+    @property
+    def error_type(self) -> str:
+        return self.type
+
+    @property
+    def stack_trace(self) -> str | None:
+        return self.stack or None
+
 
 class TraceContext(msgspec.Struct, frozen=True, omit_defaults=True):
     """W3C trace context of whoever caused something."""

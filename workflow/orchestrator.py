@@ -528,14 +528,14 @@ class WorkflowBehaviour:
         instance = self.instance
         body: Purge = message.body
         turn = self.activation.begin([message])
+        if instance is not None and message.identity is not None and instance.meta.knows(message.identity):
+            # It came again, as its answer was lost; or late: what is here now began after that purge.
+            turn.answers.append((message.answer, True))
+            return turn
         if instance is None or instance.purged or (body.start_id and instance.meta.start_id != body.start_id):
             turn.answers.append((message.answer, True if body.start_id else InstanceNotFound()))
             if instance is None and body.start_id:
                 controls.bury(Work(self, turn, taking=False), body.start_id)
-            return turn
-        if message.identity is not None and instance.meta.knows(message.identity):
-            # It came late: what is here now began after that purge.
-            turn.answers.append((message.answer, True))
             return turn
         if not instance.finished and not body.force:
             status = instance.meta.status

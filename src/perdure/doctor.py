@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 from perdure.actors.ids import RESERVED
 from perdure.errors import CorruptState
@@ -54,11 +55,22 @@ async def examine(
         found += await store.diagnose()
     table = await _table(store, found)
     types = list(await store.types())
-    for actor_type in types:
-        found += await _reminders(store, settings.partitions, actor_type, table, now)
-    for actor_type in types:
-        if actor_type.startswith(RESERVED):
-            found += await _instances(store, actor_type, instances, progress)
+    looks: list[tuple[str, Callable[[], Awaitable[Sequence[Finding]]]]] = [
+        (actor_type, partial(_reminders, store, settings.partitions, actor_type, table, now))
+        for actor_type in types
+    ]
+    looks += [
+        (actor_type, partial(_instances, store, actor_type, instances, progress))
+        for actor_type in types
+        if actor_type.startswith(RESERVED)
+    ]
+    for actor_type, look in looks:
+        try:
+            found += await look()
+        except CorruptState as error:
+            # What else there is to say is wanted all the more.
+            said = f"what is stored of {actor_type} cannot be read: {error.message}"
+            found.append(Finding("error", "values", said, "restore a backup"))
     return found
 
 

@@ -73,7 +73,7 @@ class Database:
             _migrate(connection, self.path)
             return _settle(connection, partitions, self.path)
         except sqlite3.Error as error:
-            raise _unusable(error, self.path) from error
+            raise unusable(error, self.path) from error
         finally:
             if connection is not None:
                 connection.close()
@@ -124,7 +124,8 @@ def _settle(connection: sqlite3.Connection, partitions: int | None, path: str) -
     return Settings(partitions=stored["partitions"], format_version=stored["format"])
 
 
-def _unusable(error: sqlite3.Error, path: str) -> Exception:
+def unusable(error: sqlite3.Error, path: str) -> Exception:
+    """What to raise for an error while a file is being opened."""
     known = mapped(error)
     if isinstance(known, CorruptState):
         return ConfigurationError(f"{path} is not a usable SQLite database: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,7 +29,7 @@ from perdure.statestore.contract import (
 )
 from perdure.statestore.sqlite import reader
 from perdure.statestore.sqlite.checkpoint import Checkpoints
-from perdure.statestore.sqlite.database import Database
+from perdure.statestore.sqlite.database import Database, unusable
 from perdure.statestore.sqlite.lease import SqliteLease
 from perdure.statestore.sqlite.lockfile import LockFile
 from perdure.statestore.sqlite.worker import Worker
@@ -72,6 +73,9 @@ class SqliteStore:
         try:
             self._settings = database.prepare(partitions)
             self._open(database)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise unusable(error, path) from error
         except BaseException:
             self._lock.close()
             raise

@@ -1,10 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from perdure.cli.doctor import clocks
+from perdure.placement.hashing import partition_of
 from perdure.statestore import open_store
+from perdure.statestore.contract import (
+    COMMITTED,
+    DEFAULT_PARTITIONS,
+    ActorId,
+    Commit,
+    Fence,
+    TypePartition,
+)
 from tests.cli.conftest import in_thread
 
 
@@ -25,11 +40,86 @@ def test_a_file_that_nobody_has_open(perdure: Any, tmp_path: Path) -> None:
     assert {one["level"] for one in found["findings"]} == {"ok"}
 
 
-def _make(url: str) -> None:
-    import asyncio
+def test_a_file_with_broken_pages(perdure: Any, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    url = f"sqlite:///{path}"
+    in_thread(lambda: _make(url, actors=3000))
+    assert perdure("doctor", "--store", url).status == 0
+    _overwrite(path, 50)
+    result = perdure("doctor", "--store", url)
+    assert result.status == 1
+    (line,) = [line for line in result.out.splitlines() if line.startswith("error  file: ")]
+    assert "btree" in line.lower() or "malformed" in line
+    assert "restore a backup" in result.out
 
+
+def test_a_file_that_cannot_even_be_opened(perdure: Any, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    in_thread(lambda: _make(f"sqlite:///{path}", actors=100))
+    _overwrite(path, 1)
+    result = perdure("doctor", "--store", f"sqlite:///{path}")
+    assert result.status == 1
+    assert f"{path} is not a usable SQLite database: " in result.error
+
+
+def _overwrite(path: Path, first: int) -> None:
+    """Pages from this one on, with what is none."""
+    with path.open("r+b") as file:
+        for page in range(first, path.stat().st_size // 4096):
+            file.seek(4096 * page)
+            file.write(b"\xff" * 200)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"hello" * 1000, "is not a usable SQLite database"),
+        (None, "is another program's database"),
+    ],
+)
+def test_a_file_that_is_no_store(perdure: Any, tmp_path: Path, content: bytes | None, said: str) -> None:
+    path = tmp_path / "other.db"
+    if content is None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE t (x)")
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    result = perdure("doctor", "--store", f"sqlite:///{path}")
+    assert (result.status, said in result.error) == (1, True)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_not_there(perdure: Any, tmp_path: Path) -> None:
+    result = perdure("doctor", "--store", f"sqlite:///{tmp_path}/none.db")
+    assert (result.status, result.error) == (1, f"there is no file {tmp_path}/none.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_holder_serves_no_http(perdure: Any, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = open_store(url)
+    try:
+        result = perdure("doctor", "--store", url)
+    finally:
+        in_thread(lambda: asyncio.run(store.close()))
+    assert result.status == 1
+    assert f"is held by process {os.getpid()}, which serves no HTTP: stop it first" in result.error
+
+
+def _make(url: str, actors: int = 0) -> None:
     async def make() -> None:
-        await open_store(url).close()
+        store, fence = open_store(url), Fence(1, 1)
+        ids = [ActorId("Counter", f"c{number}") for number in range(actors)]
+        places = {id: partition_of(id.id, DEFAULT_PARTITIONS) for id in ids}
+        if actors:
+            await store.take([TypePartition("Counter", partition) for partition in {*places.values()}], fence)
+            commits = [
+                Commit(id, place, fence, None, os.urandom(16), {"count": os.urandom(1000)})
+                for id, place in places.items()
+            ]
+            assert set(await store.commit(commits)) == {COMMITTED}
+        await store.close()
 
     asyncio.run(make())
 

@@ -194,6 +194,9 @@ def test_retries(runtime: WorkflowRuntime) -> None:
     once = RetryPolicy(
         first_retry_interval=timedelta(hours=1), max_number_of_attempts=3, retry_timeout=timedelta(0)
     )
+    picky = RetryPolicy(
+        first_retry_interval=timedelta(0), max_number_of_attempts=3, non_retryable_error_types=["ValueError"]
+    )
     at_once = RetryPolicy(
         first_retry_interval=timedelta(hours=1), max_number_of_attempts=2, max_retry_interval=timedelta(0)
     )
@@ -205,15 +208,21 @@ def test_retries(runtime: WorkflowRuntime) -> None:
             (yield ctx.call_child_workflow(flaky_child, input=3, retry_policy=policy)),
             (yield ctx.call_activity(flaky, input=2, retry_policy=at_once)),
         ]
-        for call in (ctx.call_activity(flaky, input=9, retry_policy=once), ctx.call_activity(flaky, input=8)):
-            try:
+        for call in (
+            ctx.call_activity(flaky, input=9, retry_policy=once),
+            ctx.call_activity(flaky, input=8, retry_policy=picky),
+            ctx.call_activity(flaky, input=7),
+        ):
+            with pytest.raises(TaskFailedError) as caught:
                 yield call
-            except TaskFailedError as error:
-                done.append("attempt 1" in str(error))
+            # Under the names of Dapr's SDK.
+            details = caught.value.details
+            assert (details.error_type, details.message) == ("ValueError", "attempt 1")
+            assert "raise ValueError" in (details.stack_trace or "")
         return done
 
     runtime.start()
-    assert result(retries) == [3, 3, 2, True, True]
+    assert result(retries) == [3, 3, 2]
     assert policy.max_number_of_attempts == policy.obj.max_number_of_attempts == 3
 
 

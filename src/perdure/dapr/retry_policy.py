@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from perdure.workflow import retry
@@ -21,8 +22,10 @@ class RetryPolicy:
         backoff_coefficient: float | None = 1.0,
         max_retry_interval: timedelta | None = None,
         retry_timeout: timedelta | None = None,
+        non_retryable_error_types: Collection[type[BaseException] | str] | None = None,
     ) -> None:
-        """`max_number_of_attempts` counts the first one too."""
+        """`max_number_of_attempts` counts the first one too. A failure of one of the `non_retryable_error_types`
+        (exception classes or their names) is not tried again."""
         if first_retry_interval < _NONE:
             raise ValueError("first_retry_interval must be >= 0")
         if max_number_of_attempts < 1:
@@ -38,6 +41,7 @@ class RetryPolicy:
         self.backoff_coefficient = backoff_coefficient
         self.max_retry_interval = max_retry_interval
         self.retry_timeout = retry_timeout
+        self.non_retryable_error_types = list(non_retryable_error_types or ())
         # Perdure's own has no limits of zero: nothing but the first attempt, and no delay at all, are said otherwise.
         self.obj = retry.RetryPolicy(
             first_retry_interval=_NONE if max_retry_interval == _NONE else first_retry_interval,
@@ -45,4 +49,5 @@ class RetryPolicy:
             backoff_coefficient=1.0 if backoff_coefficient is None else backoff_coefficient,
             max_retry_interval=max_retry_interval or None,
             retry_timeout=retry_timeout or None,
+            non_retryable_error_types=self.non_retryable_error_types,
         )
