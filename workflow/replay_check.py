@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from perdure.errors import ConfigurationError, LoopBlocked, PerdureError
@@ -35,6 +36,13 @@ class ReplayCheck:
         self._mode = mode
         self._count = 0
         self._checking: set[object] = set()
+        #: Called for each instance whose code does something else than its history says.
+        self.on_mismatch: Callable[[str, NonDeterminism], object] = lambda instance_id, error: None
+
+    @property
+    def checking(self) -> bool:
+        """Whether a history is being compared now."""
+        return bool(self._checking)
 
     def wants(self, behaviour: WorkflowBehaviour, turn: Turn) -> bool:
         """Whether this turn is to be checked."""
@@ -82,6 +90,7 @@ class ReplayCheck:
             log.error(
                 "replay.mismatch", extra=fields(instance=actor.id, execution=execution_id, reason=error)
             )
+            self.on_mismatch(actor.id, error)
             if behaviour.instance is instance and not instance.finished:
                 behaviour.stall_now(stall.NON_DETERMINISM, error.message)
         except (PerdureError, LoopBlocked) as error:

@@ -125,6 +125,8 @@ class Node:
         #: take over then.
         self.together: Callable[[], Awaitable[None]] | None = None
         self._own_store = isinstance(options.store, str)
+        #: Makes the clock that its runtime goes by, where that is not the loop's: for tests. Placement goes by the loop's.
+        self.make_clock: Callable[[], Clock] | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -170,7 +172,7 @@ class Node:
             actors=self.actor_specs,
             store=self.store,
             partitions=settings.partitions,
-            clock=clock,
+            clock=clock if self.make_clock is None else self.make_clock(),
             placement=self._membership.client,
             options=self.options.runtime,
         )
