@@ -116,9 +116,11 @@ class Task(Generic[T]):
         A running activity is told so (see `ActivityContext.cancelled`), a child workflow is cancelled, a timer deleted.
         Of a combination or a branch, what it waits for is cancelled.
         """
-        if self._settled:
+        run = self._run
+        if self._settled or run.closed or run.outcome is not None:
+            # Also in the `finally` of code that is ended where it waits: nothing of that has any effect.
             return False
-        if self._run.thread != get_ident():
+        if run.thread != get_ident():
             raise WorkflowMisuse(f"{self!r} can be cancelled only by the code of its own workflow")
         cancel(self, lambda task: _cancelled(task, reason))
         return True

@@ -531,3 +531,18 @@ def test_a_workflow_has_a_retry_policy_for_those_who_call_it(app: Registry) -> N
     driver = run(app, body)
     driver.fail_child(0)
     assert driver.commands == [CreateTimer(1, driver.at + SECOND, "retry:ship")]
+
+
+def test_code_that_is_ended_where_it_waits_cancels_nothing(app: Registry) -> None:
+    said: list[bool] = []
+
+    async def body(ctx: WorkflowContext) -> None:
+        task = ctx.call_activity("long")
+        try:
+            await ctx.wait_for_external_event("never")
+        finally:
+            said.append(task.cancel())
+
+    driver = run(app, body)
+    driver.run.close()
+    assert (said, driver.run.take_commands()) == ([False], [])
