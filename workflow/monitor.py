@@ -5,9 +5,10 @@ Names and labels are those that Dapr's sidecar has for the same things; duration
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
-from perdure.metrics import Counts, Distribution, Family
+from perdure.metrics import MOST_SERIES, Counts, Distribution, Family, Series
 
 #: Upper ends of buckets in milliseconds: of answers to requests, and of what may take days.
 ANSWERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -33,7 +34,17 @@ class Monitor:
     """One per engine. Called on its loop; never raises. Durations of what the history says are by its times, so that
     they are right also if another node began it."""
 
-    __slots__ = ("_answers", "_asked", "_ended", "_runs", "_scheduling", "_sent_again", "_stalls")
+    __slots__ = (
+        "_answers",
+        "_asked",
+        "_asked_well",
+        "_ended",
+        "_runs",
+        "_runs_well",
+        "_scheduling",
+        "_sent_again",
+        "_stalls",
+    )
 
     def __init__(self) -> None:
         self._answers = Distribution(ANSWERS, "operation", "status")
@@ -41,6 +52,9 @@ class Monitor:
         self._scheduling = Distribution(ANSWERS, "workflow_name")
         self._asked = Distribution(RUNS, "activity_name", "status")
         self._runs = Distribution(RUNS, "activity_name", "status")
+        #: Those of activities that went well, by name: the two that are told of most.
+        self._asked_well: dict[str, Series] = {}
+        self._runs_well: dict[str, Series] = {}
         self._stalls = Counts("workflow_name", "kind")
         self._sent_again = Counts("activity_name")
 
@@ -59,11 +73,23 @@ class Monitor:
 
     def activity_settled(self, name: str, well: bool, micros: int) -> None:
         """A workflow has the answer of an activity, so long after it asked for it."""
-        self._asked.observe(micros / 1000, name, "success" if well else "failed")
+        if well:
+            series = self._asked_well.get(name) or _kept(self._asked_well, self._asked, name)
+            value = micros / 1000
+            series.counts[bisect_left(RUNS, value)] += 1
+            series.total += value
+        else:
+            self._asked.observe(micros / 1000, name, "failed")
 
     def activity_ran(self, name: str, well: bool, seconds: float) -> None:
         """This node has run an activity's function."""
-        self._runs.observe(seconds * 1000, name, "success" if well else "failed")
+        if well:
+            series = self._runs_well.get(name) or _kept(self._runs_well, self._runs, name)
+            value = seconds * 1000
+            series.counts[bisect_left(RUNS, value)] += 1
+            series.total += value
+        else:
+            self._runs.observe(seconds * 1000, name, "failed")
 
     def stalled(self, name: str, kind: str) -> None:
         """An instance could not go on: see `stall.py` for the kinds."""
@@ -112,3 +138,10 @@ class Monitor:
             )
         )
         return found
+
+
+def _kept(kept: dict[str, Series], distribution: Distribution, name: str) -> Series:
+    series = distribution.series(name, "success")
+    if len(kept) < MOST_SERIES:
+        kept[name] = series
+    return series

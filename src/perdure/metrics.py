@@ -84,11 +84,17 @@ class Distribution:
         self._series: dict[tuple[str, ...], Series] = {}
 
     def observe(self, value: float, *labels: str) -> None:
-        series = self._series.get(labels)
-        if series is None:
-            series = self._series.setdefault(_bounded(labels, self._series), Series(len(self._bounds) + 1))
+        series = self._series.get(labels) or self.series(*labels)
         series.counts[bisect_left(self._bounds, value)] += 1
         series.total += value
+
+    def series(self, *labels: str) -> Series:
+        """What observations with these labels go to, for whoever cannot afford to look it up each time."""
+        labels = _bounded(labels, self._series)
+        found = self._series.get(labels)
+        if found is None:
+            found = self._series[labels] = Series(len(self._bounds) + 1)
+        return found
 
     def samples(self, common: Mapping[str, str]) -> list[Sample]:
         found = []
