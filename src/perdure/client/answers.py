@@ -114,7 +114,7 @@ def _classes() -> dict[str, type[PerdureError]]:
     return found
 
 
-_BY_CODE = {**_classes(), **_SAME}
+_BY_CODE: dict[str, type[PerdureError]] = {**_classes(), **_SAME}
 
 
 def is_nodes(answer: Answer) -> bool:

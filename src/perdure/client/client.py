@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,7 +15,7 @@ from perdure.payload import Payload
 from perdure.statestore.contract import Page
 from perdure.workflow.events import Event
 from perdure.workflow.state import WorkflowState
-from perdure.workflow.workflows import Workflows
+from perdure.workflow.workflows import IfExists, Workflows
 
 if TYPE_CHECKING:
     from perdure.client.http import HttpWorkflows
@@ -100,19 +100,63 @@ class WorkflowClient:
     # --- starting ----------------------------------------------------------------------------------------------------
 
     async def schedule_new_workflow(
-        self, workflow: Workflow, *, input: Any = None, instance_id: str | None = None
+        self,
+        workflow: Workflow,
+        *,
+        input: Any = None,
+        instance_id: str | None = None,
+        start_at: datetime | timedelta | None = None,
+        if_exists: IfExists = "error",
+        idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Starts a workflow, given as its function or name; returns the instance's id when the start is durable.
 
-        `AlreadyExists` when an instance with this id is still active; a finished one is replaced.
+        `start_at`: when it begins, a time (naive means UTC) or a delay from now. Until then it is PENDING.
+
+        `if_exists`: what if an instance with this id is there. "error" refuses the start with `AlreadyExists` while
+        that one is active, and replaces it when it has finished; "return" leaves it as it is, whatever it is;
+        "replace" terminates it, with its children, in the commit that begins the new one.
+
+        `idempotency_key`: the same again is a success that changes nothing, also when the instance has finished or
+        was purged; with another workflow, input or tags it is `KeyReused`. It belongs to the instance id; without
+        one, the id is made of app, workflow and key. Kept for 24 hours, and as long as the instance is there.
+
+        `tags`: names and values, for people.
         """
         name = workflow if isinstance(workflow, str) else self._workflows.workflow_name(workflow)
         payload = payloads.encode(input, f"the input of workflow {name!r}")
-        return await self._workflows.start(name, payload, instance_id)
+        return await self.start(
+            name,
+            payload,
+            instance_id,
+            start_at=start_at,
+            if_exists=if_exists,
+            idempotency_key=idempotency_key,
+            tags=tags,
+        )
 
-    async def start(self, name: str, payload: Payload, instance_id: str | None = None) -> str:
+    async def start(
+        self,
+        name: str,
+        payload: Payload,
+        instance_id: str | None = None,
+        *,
+        start_at: datetime | timedelta | None = None,
+        if_exists: IfExists = "error",
+        idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """As `schedule_new_workflow`, with the input as it is to be stored: JSON text."""
-        return await self._workflows.start(name, payload, instance_id)
+        return await self._workflows.start(
+            name,
+            payload,
+            instance_id,
+            start_at=start_at,
+            if_exists=if_exists,
+            idempotency_key=idempotency_key,
+            tags=tags,
+        )
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -183,15 +227,23 @@ class WorkflowClient:
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
-    async def raise_workflow_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
+    async def raise_workflow_event(
+        self, instance_id: str, event_name: str, *, data: Any = None, event_id: str | None = None
+    ) -> None:
         """Hands an event to the instance; kept until the workflow waits for one of this name. `InvalidState` when
-        the instance is finished."""
-        payload = payloads.encode(data, f"the data of event {event_name!r}")
-        await self._workflows.raise_event(instance_id, event_name, payload)
+        the instance is finished.
 
-    async def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
+        `event_id`: the same again is a success that changes nothing; with another name or other data it is
+        `KeyReused`. Kept for 24 hours, also over continue-as-new, purge and another start of the id.
+        """
+        payload = payloads.encode(data, f"the data of event {event_name!r}")
+        await self._workflows.raise_event(instance_id, event_name, payload, event_id=event_id)
+
+    async def raise_event(
+        self, instance_id: str, name: str, payload: Payload, *, event_id: str | None = None
+    ) -> None:
         """As `raise_workflow_event`, with the data as it is to be stored: JSON text."""
-        await self._workflows.raise_event(instance_id, name, payload)
+        await self._workflows.raise_event(instance_id, name, payload, event_id=event_id)
 
     async def pause_workflow(self, instance_id: str, *, reason: str = "") -> None:
         """The code gets nothing more until it is resumed; what arrives meanwhile is kept. Idempotent."""
@@ -200,6 +252,18 @@ class WorkflowClient:
     async def resume_workflow(self, instance_id: str, *, reason: str = "") -> None:
         """Goes on after a pause, or tries a STALLED instance again. Idempotent."""
         await self._workflows.resume(instance_id, reason)
+
+    async def cancel_workflow(self, instance_id: str, *, reason: str = "") -> None:
+        """Lets the instance come to an end by itself: `WorkflowCancelled` is raised where its code waits, once, and what
+        it waits for is cancelled with it: running activities are told, awaited child workflows cancelled. The code may
+        undo what it has done, and waits for that as ever; when it lets the exception pass, the instance is TERMINATED.
+
+        What has not begun ends at once; what is paused or stalled is cancelled when it goes on. Idempotent, and no
+        effect on a finished instance."""
+        await self._workflows.cancel(instance_id, reason)
+
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        await self.cancel_workflow(instance_id, reason=reason)
 
     async def terminate_workflow(
         self, instance_id: str, *, output: Any = None, reason: str = "", recursive: bool = True

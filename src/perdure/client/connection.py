@@ -7,7 +7,8 @@ import io
 import os
 import re
 import time
-from typing import NoReturn
+import weakref
+from typing import Any, NoReturn
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -41,6 +42,13 @@ class Connection:
             )
         self._headers = {"dapr-api-token": token} if token else {}
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        _all.add(self)
+
+    def forked(self) -> None:
+        """The connections are the parent's: nothing of them is closed from here, and nobody complains of that."""
+        for session in self._sessions.values():
+            session.detach()
+        self._sessions = {}
 
     async def close(self) -> None:
         session = self._sessions.pop(asyncio.get_running_loop(), None)
@@ -126,7 +134,7 @@ class Connection:
                 headers={**self._headers, "Content-Type": "application/json"},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENCE),
                 # As many long polls as anybody wants.
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=_Connector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return session
@@ -151,6 +159,30 @@ class Connection:
                 f"the connection to {self.server} was lost ({reason}): the request may or may not have been executed"
             )
         return Unavailable(f"{self.server} gave no answer: {reason}")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Complains only in the process that it was made in when it was not closed."""
+
+    def __init__(self, *, limit: int) -> None:
+        self._process = os.getpid()
+        super().__init__(limit=limit)
+
+    def __del__(self, *rest: Any) -> None:
+        if self._process == os.getpid():
+            super().__del__(*rest)
+
+
+_all: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connection in list(_all):
+        connection.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _trouble(answer: Answer) -> Trouble | None:

@@ -6,8 +6,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -22,22 +22,27 @@ from perdure.client.answers import (
     read_states,
 )
 from perdure.client.connection import Connection
-from perdure.duration import format_time
+from perdure.duration import format_go, format_time
 from perdure.errors import DeadlineExceeded, InstanceNotFound, InvalidInput
 from perdure.payload import Payload
 from perdure.statestore.contract import Page
 from perdure.workflow.client import (
     check_id,
+    check_if_exists,
+    check_key,
     check_limit,
     check_payload,
     check_statuses,
+    checked_tags,
     microseconds,
     not_within,
 )
 from perdure.workflow.events import Event
+from perdure.workflow.moment import start_time
 from perdure.workflow.names import remembered
 from perdure.workflow.registry import function_name
 from perdure.workflow.state import WorkflowState
+from perdure.workflow.workflows import IfExists
 
 #: Seconds that one request waits; then the next one does.
 STEP = 25.0
@@ -83,24 +88,46 @@ class HttpWorkflows:
         return name
 
     async def start(
-        self, name: str, payload: Payload, instance_id: str | None = None, *, start_id: str | None = None
+        self,
+        name: str,
+        payload: Payload,
+        instance_id: str | None = None,
+        *,
+        start_id: str | None = None,
+        start_at: datetime | timedelta | None = None,
+        if_exists: IfExists = "error",
+        idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         if not name:
             raise InvalidInput("the workflow's name is empty")
-        if instance_id is None:
+        check_if_exists(if_exists)
+        if idempotency_key is not None:
+            check_key(idempotency_key, "the idempotency key")
+        elif instance_id is None:
             # Made here, so that asking again means the same instance.
             instance_id = secrets.token_hex(16)
-        check_id(instance_id)
+        if instance_id is not None:
+            check_id(instance_id)
         check_payload(payload, "the input")
-        query = self._query(startID=start_id or secrets.token_hex(16))
-        if _DAPR_ID.fullmatch(instance_id):
+        query = self._query(
+            startID=start_id or secrets.token_hex(16),
+            startTime=None if start_at is None else _start_time(start_at),
+            ifExists=None if if_exists == "error" else if_exists,
+        )
+        if tags:
+            query += [("tag", f"{name}={value}") for name, value in checked_tags(tags).items()]
+        headers = _key(idempotency_key)
+        if instance_id is None or _DAPR_ID.fullmatch(instance_id):
             path = f"{_BASE}/{quote(name, safe='')}/start"
-            query.append(("instanceID", instance_id))
+            if instance_id is not None:
+                query.append(("instanceID", instance_id))
             body = payload
         else:
             path = f"/v1.0/actors/{await self._workflow_type()}/{quote(instance_id, safe='')}/method/start"
             body = _started_by_call(name, payload)
-        return read_started(await self._connection.request("POST", path, query, body), self._server)
+        answer = await self._connection.request("POST", path, query, body, headers=headers)
+        return read_started(answer, self._server)
 
     async def _workflow_type(self) -> str:
         """The actor type of the app's workflows, as a part of a path."""
@@ -175,13 +202,19 @@ class HttpWorkflows:
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
-    async def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
+    async def raise_event(
+        self, instance_id: str, name: str, payload: Payload, *, event_id: str | None = None
+    ) -> None:
         if not name:
             raise InvalidInput("the event's name is empty")
+        if event_id is not None:
+            check_key(event_id, "the event id")
         check_payload(payload, "the event's data")
         path = f"{_path(instance_id)}/raiseEvent/{quote(name, safe='')}"
-        # It would come twice.
-        await self._connection.request("POST", path, self._query(), payload, repeatable=False)
+        # Without an id, the event would come twice.
+        await self._connection.request(
+            "POST", path, self._query(), payload, headers=_key(event_id), repeatable=event_id is not None
+        )
 
     async def pause(self, instance_id: str, reason: str = "") -> None:
         query = self._query(reason=reason or None)
@@ -226,3 +259,15 @@ def _time(moment: datetime | None) -> str | None:
 def _started_by_call(name: str, payload: Payload) -> bytes:
     """The body of the actor call, around the input as it is."""
     return b'{"name":' + msgspec.json.encode(name) + (b',"input":' + payload if payload else b"") + b"}"
+
+
+def _key(key: str | None) -> dict[str, str] | None:
+    return None if key is None else {"Idempotency-Key": key}
+
+
+def _start_time(given: datetime | timedelta) -> str:
+    """A delay stays one: it counts from when the node takes the start."""
+    if isinstance(given, timedelta):
+        start_time(given, 0)  # Whether it can be one.
+        return format_go(max(given // timedelta(microseconds=1), 0))
+    return format_time(start_time(given, 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,6 +11,7 @@ from perdure.payload import Payload
 from perdure.statestore.contract import Page
 from perdure.workflow.events import Event
 from perdure.workflow.state import WorkflowState
+from perdure.workflow.workflows import IfExists
 
 if TYPE_CHECKING:
     from perdure.client.client import Workflow, WorkflowClient
@@ -46,12 +47,50 @@ class SyncWorkflowClient:
     # --- starting ----------------------------------------------------------------------------------------------------
 
     def schedule_new_workflow(
-        self, workflow: Workflow, *, input: Any = None, instance_id: str | None = None
+        self,
+        workflow: Workflow,
+        *,
+        input: Any = None,
+        instance_id: str | None = None,
+        start_at: datetime | timedelta | None = None,
+        if_exists: IfExists = "error",
+        idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
-        return self._run(self._client.schedule_new_workflow(workflow, input=input, instance_id=instance_id))
+        return self._run(
+            self._client.schedule_new_workflow(
+                workflow,
+                input=input,
+                instance_id=instance_id,
+                start_at=start_at,
+                if_exists=if_exists,
+                idempotency_key=idempotency_key,
+                tags=tags,
+            )
+        )
 
-    def start(self, name: str, payload: Payload, instance_id: str | None = None) -> str:
-        return self._run(self._client.start(name, payload, instance_id))
+    def start(
+        self,
+        name: str,
+        payload: Payload,
+        instance_id: str | None = None,
+        *,
+        start_at: datetime | timedelta | None = None,
+        if_exists: IfExists = "error",
+        idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        return self._run(
+            self._client.start(
+                name,
+                payload,
+                instance_id,
+                start_at=start_at,
+                if_exists=if_exists,
+                idempotency_key=idempotency_key,
+                tags=tags,
+            )
+        )
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -107,17 +146,27 @@ class SyncWorkflowClient:
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
-    def raise_workflow_event(self, instance_id: str, event_name: str, *, data: Any = None) -> None:
-        self._run(self._client.raise_workflow_event(instance_id, event_name, data=data))
+    def raise_workflow_event(
+        self, instance_id: str, event_name: str, *, data: Any = None, event_id: str | None = None
+    ) -> None:
+        self._run(self._client.raise_workflow_event(instance_id, event_name, data=data, event_id=event_id))
 
-    def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
-        self._run(self._client.raise_event(instance_id, name, payload))
+    def raise_event(
+        self, instance_id: str, name: str, payload: Payload, *, event_id: str | None = None
+    ) -> None:
+        self._run(self._client.raise_event(instance_id, name, payload, event_id=event_id))
 
     def pause_workflow(self, instance_id: str, *, reason: str = "") -> None:
         self._run(self._client.pause_workflow(instance_id, reason=reason))
 
     def resume_workflow(self, instance_id: str, *, reason: str = "") -> None:
         self._run(self._client.resume_workflow(instance_id, reason=reason))
+
+    def cancel_workflow(self, instance_id: str, *, reason: str = "") -> None:
+        self._run(self._client.cancel_workflow(instance_id, reason=reason))
+
+    def cancel(self, instance_id: str, reason: str = "") -> None:
+        self._run(self._client.cancel(instance_id, reason))
 
     def terminate_workflow(
         self, instance_id: str, *, output: Any = None, reason: str = "", recursive: bool = True
