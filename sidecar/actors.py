@@ -26,6 +26,7 @@ from perdure.sidecar.requests import (
     malformed,
     name_in_path,
     start_id,
+    start_options,
     text,
     whole,
 )
@@ -70,7 +71,7 @@ class _Constant(msgspec.Struct):
     interval: str = "1s"
     max_retries: int | None = None
     #: As JSON of protobuf spells it.
-    maxRetries: int | None = None  # noqa: N815 - see above
+    maxRetries: int | None = None
 
 
 class _Policy(msgspec.Struct):
@@ -176,7 +177,11 @@ class ActorApi:
             )
         wanted = _wanted(await body_bytes(request))
         started = await self._workflows.start(
-            wanted.name, bytes(wanted.input) or None, actor.id, start_id=start_id(request)
+            wanted.name,
+            bytes(wanted.input) or None,
+            actor.id,
+            start_id=start_id(request),
+            **start_options(request),
         )
         return started_response(started, "/v1.0/workflows/dapr")
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from perdure.actors.operations import Change, ReminderRequest, TimerRequest
 from perdure.cluster_view import ClusterView
 from perdure.statestore.contract import ActorId, Finding, Page, Reminder
+from perdure.workflow.record import Record
 from perdure.workflow.workflows import Workflows
 
 
@@ -56,6 +57,16 @@ class Actors(Protocol):
         """The actor's timed reminders. Any actor type."""
 
 
+class Transfers(Protocol):
+    """Instances as they are stored, out of the store and into it."""
+
+    async def export(self, instance_id: str) -> Record:
+        """`InstanceNotFound`; `CorruptState`; `Unavailable` when it changes too fast to be read."""
+
+    async def restore(self, record: Record, *, replace: bool = False) -> None:
+        """`AlreadyExists` when its id is in use, and it is not to `replace` that. `InvalidInput`."""
+
+
 class Facade(Protocol):
     """One node, as its edges see it."""
 
@@ -70,6 +81,9 @@ class Facade(Protocol):
 
     @property
     def workflows(self) -> Workflows: ...
+
+    @property
+    def transfers(self) -> Transfers: ...
 
     @property
     def actors(self) -> Actors: ...

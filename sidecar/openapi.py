@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure.sidecar.requests import KEY_HEADER
 from perdure.sidecar.schemas import schemas
 from perdure.sidecar.token import HEADER
 from perdure.workflow.state import RuntimeStatus
+from perdure.workflow.workflows import IF_EXISTS
 
 Json = dict[str, Any]
 
@@ -76,6 +78,7 @@ def _workflow_paths() -> Json:
         },
         **_looks(f"{base}/{{id}}", [component, id, _APP]),
         **_changes(f"{base}/{{id}}", [component, id, _APP]),
+        **_transfers(f"{base}/{{id}}", [component, id]),
     }
 
 
@@ -112,16 +115,34 @@ def _changes(one: str, instance: list[Json]) -> Json:
     event = _path("event", _NAME, "The event's name; case does not matter.")
     found = {
         "raiseEvent/{event}": _action(
-            "Raises an event.", [*instance, event], body=_payload("The event's data.")
+            "Raises an event.", [*instance, event, _KEY], body=_payload("The event's data.")
         ),
         "pause": _action("Pauses an instance.", [*instance, reason]),
         "resume": _action("Resumes an instance.", [*instance, reason]),
+        "cancel": _action("Lets an instance come to an end, undoing what it has to.", [*instance, reason]),
         "terminate": _action(
             "Ends an instance.", [*instance, reason, recursive], body=_payload("Becomes its output.")
         ),
         "purge": _action("Removes a finished instance.", [*instance, recursive, force]),
     }
     return {f"{one}/{verb}": {"post": operation} for verb, operation in found.items()}
+
+
+def _transfers(one: str, instance: list[Json]) -> Json:
+    replace = _query("replace", {"type": "boolean", "default": False}, "Whatever has the id gives way.")
+    record = {"$ref": "#/components/schemas/Record"}
+    body = {
+        "required": True,
+        "description": "What an export answered: of the same app, and at most 64 MB.",
+        "content": {"application/json": {"schema": record}},
+    }
+    exported = {200: _answer("The instance, with every state key as it is stored.", "Record"), **_NO_INSTANCE}
+    return {
+        f"{one}/export": {"get": _operation("An instance as it is stored.", instance, exported)},
+        f"{one}/import": {
+            "post": _action("Puts an exported instance into the store.", [*instance, replace], body=body)
+        },
+    }
 
 
 def _list_filters() -> list[Json]:
@@ -334,10 +355,42 @@ _START_ID = _query(
 )
 _APP = _query("appID", {"type": "string"}, "The app that is meant: the node refuses what is for another.")
 _TIME: Json = {"type": "string", "format": "date-time"}
+# Narrower than what is accepted: what fits is always a time.
+_WHEN = (
+    r"^(20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
+    r"|[0-9]{1,6}(ms|s|m|h))$"
+)
+_TAG = r"^[ -<>-~]{1,256}=[ -~]{0,256}$"
+_KEY: Json = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "The caller's: the same request with the same key again is a success, and changes nothing. "
+    "Known for a day.",
+    "schema": {"type": "string", "pattern": r"^[!-~]([ -~]{0,254}[!-~])?$"},
+}
 
 
 def _start_options() -> list[Json]:
-    return [_INSTANCE_ID, _START_ID]
+    tags: Json = {"type": "array", "maxItems": 100, "items": {"type": "string", "pattern": _TAG}}
+    if_exists: Json = {"type": "string", "enum": list(IF_EXISTS), "default": "error"}
+    return [
+        _INSTANCE_ID,
+        _START_ID,
+        _query(
+            "startTime",
+            {"type": "string", "pattern": _WHEN},
+            "When it begins: a time (RFC 3339), or a delay from now such as 90s or PT1H.",
+        ),
+        _query(
+            "ifExists",
+            if_exists,
+            "What if an instance has the id: `error` refuses the start while that one is active, and else replaces it; "
+            "`return` leaves it as it is; `replace` terminates it.",
+        ),
+        {**_query("tag", tags, "name=value; may be given again."), "explode": True},
+        _KEY,
+    ]
 
 
 def _payload(description: str) -> Json:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from aiohttp import web
 
+from perdure.duration import parse_moment
+from perdure.errors import InvalidInput
 from perdure.sidecar.errors import Refusal
+from perdure.workflow.workflows import IF_EXISTS, StartOptions
 
+#: Holds what a caller calls its request, so that sending it again changes nothing.
+KEY_HEADER = "Idempotency-Key"
 #: Ids and names are at most this long in UTF-8.
 MAX_ID_BYTES = 256
 #: Dapr's own limit, kept where Dapr has it.
 MAX_DAPR_ID = 64
 
 _decoder = msgspec.json.Decoder()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAPR_ID = re.compile(r"[A-Za-z0-9_-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -143,7 +149,7 @@ def flag(request: web.Request, name: str, default: bool) -> bool:
 def moment(request: web.Request, name: str) -> datetime | None:
     """A time of RFC 3339, with its offset."""
     value = request.query.get(name)
-    if not value:
+    if value is None:
         return None
     try:
         found = msgspec.convert(value, datetime)
@@ -160,6 +166,49 @@ def start_id(request: web.Request) -> str | None:
     if value is not None and not _START_ID.fullmatch(value):
         raise malformed("startID must have 16 to 64 letters, digits, '-' and '_'")
     return value
+
+
+def request_key(request: web.Request) -> str | None:
+    """The caller's key of a request that it may send again."""
+    return request.headers.get(KEY_HEADER)
+
+
+def start_options(request: web.Request) -> StartOptions:
+    """When and on which conditions a start is to begin an instance; the engine looks at what they say."""
+    found: StartOptions = {}
+    query = request.query
+    if "startTime" in query:
+        found["start_at"] = _start_time(query["startTime"])
+    if "ifExists" in query:
+        wanted = query["ifExists"]
+        if wanted not in IF_EXISTS:
+            raise malformed(f"ifExists must be one of {', '.join(IF_EXISTS)}, not {wanted[:40]!r}")
+        found["if_exists"] = wanted
+    if "tag" in query:
+        found["tags"] = dict(_tag(text) for text in query.getall("tag"))
+    given = request_key(request)
+    if given is not None:
+        found["idempotency_key"] = given
+    return found
+
+
+def _start_time(text: str) -> datetime | timedelta:
+    try:
+        if not text.strip():
+            raise InvalidInput("it is empty")
+        wanted = parse_moment(text)
+        if wanted.time is None:
+            return timedelta(microseconds=wanted.delay)
+        return _EPOCH + timedelta(microseconds=wanted.time)
+    except (InvalidInput, OverflowError) as error:
+        raise malformed(f"startTime must be a time or a delay: {error}") from None
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise malformed(f"a tag is written name=value, not {text[:40]!r}")
+    return name, value
 
 
 async def body_bytes(request: web.Request) -> bytes:

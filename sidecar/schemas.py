@@ -22,6 +22,7 @@ def schemas() -> Json:
         "Workflow": _workflow_schema(),
         "Workflows": _page("instances", {"$ref": "#/components/schemas/Workflow"}, cursor=text),
         "History": _page("events", _event_schema(), next=count),
+        "Record": _record_schema(),
         "Keys": _page("keys", _object({"key": text, "size": count}), cursor=text),
         "Reminders": _page(
             "reminders", _object({"name": text, "dueTime": _TIME, "data": {"nullable": True}})
@@ -50,6 +51,22 @@ _TIME: Json = {"type": "string", "format": "date-time"}
 
 def _page(items: str, item: Json, **optional: Json) -> Json:
     return _object({items: {"type": "array", "items": item}}, optional)
+
+
+def _record_schema() -> Json:
+    """What an export answers and an import takes: `perdure.workflow.record`."""
+    text: Json = {"type": "string"}
+    value: Json = {"type": "string", "format": "byte"}
+    wake = _object({"name": text, "due": {"type": "integer"}}, {"data": value})
+    return _object(
+        {
+            "perdure": {"type": "integer", "minimum": 1},
+            "type": text,
+            "id": text,
+            "values": {"type": "object", "additionalProperties": value},
+        },
+        {"workflow": text, "status": text, "reminders": {"type": "array", "items": wake}},
+    )
 
 
 def _wake_schema() -> Json:

@@ -27,6 +27,7 @@ from perdure.sidecar.polls import LongPolls
 from perdure.sidecar.routes import VERSIONS, add_routes
 from perdure.sidecar.token import OPEN_PATHS, token_required, valid_token
 from perdure.sidecar.trace import trace_context
+from perdure.sidecar.transfer import TransferApi
 from perdure.sidecar.workflows import WorkflowApi
 
 logger = logging.getLogger("perdure.sidecar")
@@ -55,6 +56,7 @@ def make_app(facade: Facade, *, max_body: int = MAX_BODY, api_token: str | None 
     app[FAILURE_CODES] = {}
     for version in VERSIONS:
         add_routes(app, workflows.routes(version))
+    add_routes(app, TransferApi(facade).routes())
     add_routes(app, actors.routes("v1.0"))
     add_routes(app, ClusterApi(facade).routes())
     add_routes(app, DoctorApi(facade).routes())

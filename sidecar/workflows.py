@@ -25,8 +25,10 @@ from perdure.sidecar.requests import (
     malformed,
     moment,
     name_in_path,
+    request_key,
     seconds,
     start_id,
+    start_options,
     text,
     whole,
 )
@@ -127,6 +129,7 @@ class WorkflowApi:
             Route("POST", f"{one}/raiseEvent/{{event:[^/]*}}", self.raise_event, "ERR_RAISE_EVENT_WORKFLOW"),
             Route("POST", f"{one}/pause", self.pause, "ERR_PAUSE_WORKFLOW"),
             Route("POST", f"{one}/resume", self.resume, "ERR_RESUME_WORKFLOW"),
+            Route("POST", f"{one}/cancel", self.cancel, "ERR_CANCEL_WORKFLOW"),
             Route("POST", f"{one}/terminate", self.terminate, "ERR_TERMINATE_WORKFLOW"),
             Route("POST", f"{one}/purge", self.purge, "ERR_PURGE_WORKFLOW"),
             Route("GET", f"{one}/history", self.history, "ERR_GET_WORKFLOW_HISTORY"),
@@ -153,7 +156,7 @@ class WorkflowApi:
         name = name_in_path(request, "name", "workflow name", "ERR_WORKFLOW_NAME")
         given = dapr_instance_id(request.query.get("instanceID"))
         started = await self._workflows.start(
-            name, await json_body(request), given, start_id=start_id(request)
+            name, await json_body(request), given, start_id=start_id(request), **start_options(request)
         )
         version, _, component = request.rel_url.raw_path.split("/")[1:4]
         return started_response(started, f"/{version}/workflows/{component}")
@@ -198,7 +201,7 @@ class WorkflowApi:
     async def raise_event(self, request: web.Request) -> web.Response:
         id = instance_id(request)
         event = name_in_path(request, "event", "event name", "ERR_WORKFLOW_EVENT_NAME")
-        await self._workflows.raise_event(id, event, await json_body(request))
+        await self._workflows.raise_event(id, event, await json_body(request), event_id=request_key(request))
         return accepted()
 
     async def pause(self, request: web.Request) -> web.Response:
@@ -207,6 +210,10 @@ class WorkflowApi:
 
     async def resume(self, request: web.Request) -> web.Response:
         await self._workflows.resume(instance_id(request), text(request, "reason"))
+        return accepted()
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        await self._workflows.cancel(instance_id(request), text(request, "reason"))
         return accepted()
 
     async def terminate(self, request: web.Request) -> web.Response:

@@ -353,7 +353,7 @@ class Admission:
             return
         if details.started is not None:
             self._hold(entry)
-        elif row.status == RuntimeStatus.PENDING and details.scheduled is None:
+        elif row.status == RuntimeStatus.PENDING and (details.scheduled or 0) <= self._engine.clock.now():
             # Any other asks when somebody resumes it, or its time has come.
             self._enqueue(entry)
 

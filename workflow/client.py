@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -27,9 +27,12 @@ from perdure.workflow.engine import WorkflowEngine
 from perdure.workflow.events import Event
 from perdure.workflow.instance import describe
 from perdure.workflow.metadata import EDGE_PREFIX
-from perdure.workflow.requests import Purge, Raise, Resume, Start, Suspend, Terminate, Wait
+from perdure.workflow.moment import start_time
+from perdure.workflow.receipts import id_for_key
+from perdure.workflow.requests import Cancel, Purge, Raise, Resume, Start, Suspend, Terminate, Wait
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.trace import INCOMING
+from perdure.workflow.workflows import IF_EXISTS, IfExists
 
 #: Seconds for which a request is sent again while its owner cannot be reached.
 RETRY_FOR = 60.0
@@ -40,8 +43,12 @@ ID_BYTES = 256
 #: Bytes of one payload at most.
 PAYLOAD_BYTES = 16 * 1024 * 1024
 
+#: Tags of one instance at most.
+TAGS = 100
+
 #: What ids may not contain: '/' and control characters.
 _FORBIDDEN = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -63,74 +70,65 @@ class EngineClient:
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
-    async def schedule_new_workflow(
-        self, workflow: Workflow, *, input: Any = None, instance_id: str | None = None
-    ) -> str:
-        """Starts a workflow, given as its function or name; returns the instance's id when the start is durable.
-
-        `AlreadyExists` when an instance with this id is still active; a finished one is replaced.
-        """
-        name, encoded = self._named(workflow, input)
-        return await self.start(name, encoded, instance_id)
-
-    async def start(self, name: str, payload: Payload, instance_id: str | None = None) -> str:
-        """As `schedule_new_workflow`, with the input as it is to be stored: JSON text."""
-        if not name:
-            raise InvalidInput("the workflow's name is empty")
-        if instance_id is None:
-            instance_id = self._engine.clock.token(16).hex()
-        check_id(instance_id)
-        check_payload(payload, "the input")
-        start_id = self._engine.clock.token(16).hex()
-        await self._begin(instance_id, Start(name, start_id, payload))
-        return instance_id
-
-    def _named(self, workflow: Workflow, input: Any) -> tuple[str, Payload]:
-        if isinstance(workflow, str):
-            return workflow, payloads.encode(input, f"the input of workflow {workflow!r}")
+    def workflow_name(self, workflow: Callable[..., Any]) -> str:
         definition = self._engine.registry.workflow_index.get(workflow)
         if definition is None:
             name = getattr(workflow, "__name__", repr(workflow))
             raise InvalidInput(f"{name!r} is not registered on this app: decorate it with @app.workflow")
-        return definition.name, definition.encode_input(input)
+        return definition.name
+
+    async def start(
+        self,
+        name: str,
+        payload: Payload,
+        instance_id: str | None = None,
+        *,
+        start_id: str | None = None,
+        start_at: datetime | timedelta | None = None,
+        if_exists: IfExists = "error",
+        idempotency_key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        if not name:
+            raise InvalidInput("the workflow's name is empty")
+        engine = self._engine
+        check_if_exists(if_exists)
+        if idempotency_key is not None:
+            check_key(idempotency_key, "the idempotency key")
+        if instance_id is None:
+            instance_id = (
+                engine.clock.token(16).hex()
+                if idempotency_key is None
+                else id_for_key(engine.namespace, engine.app_id, name, idempotency_key)
+            )
+        check_id(instance_id)
+        check_payload(payload, "the input")
+        body = Start(
+            name,
+            engine.clock.token(16).hex() if start_id is None else start_id,
+            payload,
+            tags=checked_tags(tags) if tags else {},
+            scheduled=None if start_at is None else start_time(start_at, engine.clock.now()),
+            if_exists="" if if_exists == "error" else if_exists,
+            key=idempotency_key or "",
+        )
+        await self._begin(instance_id, body)
+        return instance_id
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    async def get_workflow_state(self, instance_id: str) -> WorkflowState | None:
-        """The instance as of its last commit; None if there is none."""
+    async def get(self, instance_id: str) -> WorkflowState | None:
         check_id(instance_id)
         row = await self._engine.store.row(self._engine.actor(instance_id))
         return None if row is None else describe(row)
-
-    get = get_workflow_state
-
-    async def wait_for_workflow_start(
-        self,
-        instance_id: str,
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - the public name in Dapr too
-    ) -> WorkflowState:
-        """Returns when the instance has begun to run. `DeadlineExceeded` (a `TimeoutError`) after `timeout`
-        seconds; `InstanceNotFound`."""
-        return await self.wait(instance_id, until="started", timeout=_seconds(timeout))
-
-    async def wait_for_workflow_completion(
-        self,
-        instance_id: str,
-        *,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109 - the public name in Dapr too
-    ) -> WorkflowState:
-        """Returns when the instance is completed, failed or terminated. Raises as `wait_for_workflow_start`."""
-        return await self.wait(instance_id, until="finished", timeout=_seconds(timeout))
 
     async def wait(
         self,
         instance_id: str,
         *,
         until: Literal["started", "finished"] = "finished",
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109 - the public name in Dapr too
     ) -> WorkflowState:
-        """Both of the above. Ending the wait, by time-out or cancellation, has no effect on the instance."""
         check_id(instance_id)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         state = await self._first_row(instance_id, until)
@@ -202,17 +200,24 @@ class EngineClient:
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
-    async def raise_event(self, instance_id: str, name: str, payload: Payload) -> None:
+    async def raise_event(
+        self, instance_id: str, name: str, payload: Payload, *, event_id: str | None = None
+    ) -> None:
         if not name:
             raise InvalidInput("the event's name is empty")
+        if event_id is not None:
+            check_key(event_id, "the event id")
         check_payload(payload, "the event's data")
-        await self._request(instance_id, "raise", Raise(name, payload))
+        await self._request(instance_id, "raise", Raise(name, payload, event_id or ""))
 
     async def pause(self, instance_id: str, reason: str = "") -> None:
         await self._request(instance_id, "suspend", Suspend(reason))
 
     async def resume(self, instance_id: str, reason: str = "") -> None:
         await self._request(instance_id, "resume", Resume(reason))
+
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        await self._request(instance_id, "cancel", Cancel(reason))
 
     async def terminate(
         self, instance_id: str, payload: Payload = None, *, reason: str = "", recursive: bool = True
@@ -290,6 +295,34 @@ def check_id(instance_id: str) -> None:
     found = _FORBIDDEN.search(instance_id)
     if found is not None:
         raise InvalidId(f"the instance id {instance_id!r} contains {found.group()!r}, which ids may not")
+
+
+def check_key(key: str, what: str) -> None:
+    """`InvalidInput` unless it is 1 to 256 bytes without control characters."""
+    if not isinstance(key, str):
+        raise InvalidInput(f"{what} is text, not {type(key).__name__}")
+    if not 1 <= len(key.encode("utf-8", "surrogatepass")) <= ID_BYTES or _CONTROL.search(key):
+        raise InvalidInput(
+            f"{what} has 1 to {ID_BYTES} bytes and no control characters; this is {key[:80]!r}"
+        )
+
+
+def check_if_exists(given: str) -> None:
+    """`InvalidInput` for what is no `IfExists`."""
+    if given not in IF_EXISTS:
+        raise InvalidInput(f"if_exists is {given!r}; it must be one of: {', '.join(IF_EXISTS)}")
+
+
+def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """`InvalidInput` unless they are at most 100 texts with names, of 256 bytes each at most."""
+    found = dict(tags)
+    if len(found) > TAGS:
+        raise InvalidInput(f"there are {len(found)} tags; at most {TAGS} are allowed")
+    for name, value in found.items():
+        check_key(name, "the name of a tag")
+        if value != "":
+            check_key(value, f"the tag {name!r}")
+    return found
 
 
 def check_payload(payload: Payload, what: str) -> None:

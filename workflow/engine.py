@@ -26,14 +26,15 @@ from perdure.workflow.executor import Executor, Run
 from perdure.workflow.executor import Instance as RunInstance
 from perdure.workflow.explain import Explainer
 from perdure.workflow.instance import named
-from perdure.workflow.keys import FORGET
+from perdure.workflow.keys import FORGET, START
 from perdure.workflow.limits import Queue
 from perdure.workflow.monitor import Monitor
 from perdure.workflow.orchestrator import WorkflowBehaviour
+from perdure.workflow.receipts import KEEP
 from perdure.workflow.recovery import RecoveryGate
 from perdure.workflow.registry import Registry
 from perdure.workflow.replay_check import ReplayCheck
-from perdure.workflow.requests import Forget, TimerDue
+from perdure.workflow.requests import Forget, StartDue, TimerDue
 from perdure.workflow.slots import Slots, slots_type
 from perdure.workflow.tracing import Tracing
 from perdure.workflow.whereabouts import Whereabouts
@@ -90,9 +91,11 @@ class WorkflowEngine:
         shares: Holder,
         max_activities: int | None = None,
         max_workflows: int | None = None,
+        keep_keys: float = KEEP / 1e6,
     ) -> None:
         """`shares`: how many of each activity the cluster lets this node run. `max_activities`, `max_workflows`: how
-        many run, or are under way, of all names."""
+        many run, or are under way, of all names. `keep_keys`: seconds for which a caller's key is
+        known."""
         self.app_id = app_id
         self.namespace = namespace
         self.registry = registry
@@ -105,6 +108,8 @@ class WorkflowEngine:
         #: What `ActorProxy.create` calls through in activities.
         self.caller = caller
         self.idle_timeout = idle_timeout
+        #: In microseconds.
+        self.keep_keys = int(keep_keys * 1e6)
         self.name = workflow_type(namespace, app_id)
         #: What this node has done, for those who watch it.
         self.monitor = Monitor()
@@ -183,10 +188,13 @@ class WorkflowEngine:
     def create(self, activation: Activation) -> WorkflowBehaviour:
         return WorkflowBehaviour(self, activation)
 
-    def reminder(self, reminder: Reminder, answer: Answer) -> Message:
-        """The message of a due reminder: a timer, or the end of a tombstone."""
+    @staticmethod
+    def reminder(reminder: Reminder, answer: Answer) -> Message:
+        """The message of a due reminder: a timer, a scheduled start, or the end of a tombstone."""
         if reminder.name == FORGET:
             return Message(reminder.actor, "forget", Forget(), answer)
+        if reminder.name == START:
+            return Message(reminder.actor, "begin", StartDue(reminder.data.decode(), reminder.due), answer)
         task_id = int(reminder.name.removeprefix("timer-"))
         body = TimerDue(reminder.data.decode(), task_id, reminder.due)
         return Message(reminder.actor, "timer", body, answer)

@@ -20,6 +20,7 @@ from perdure.workflow.orchestrator import WorkflowBehaviour
 from perdure.workflow.rebuild import SLICE, STRIDE
 from perdure.workflow.replay import Replay
 from perdure.workflow.run import InProcessExecutor
+from perdure.workflow.state import when
 
 if TYPE_CHECKING:
     from perdure.workflow.engine import WorkflowEngine
@@ -142,6 +143,8 @@ class Explainer:
         if meta.stall or meta.deaths or meta.task_deaths:
             return Waits(why="its code is not run for a look: it is stalled, or a process died of it")
         if not meta.history:
+            if meta.early:
+                return Waits(why=f"it is to begin at {when(meta.scheduled).isoformat()}")
             return Waits(why=meta.reason or "it has not begun")
         if not isinstance(self._engine.executor, InProcessExecutor):
             return Waits(why="its code runs in a connected worker")

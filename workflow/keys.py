@@ -6,6 +6,8 @@ from __future__ import annotations
 NO_STATUS = b"null"
 #: The name of a tombstone's reminder.
 FORGET = "forget"
+#: The name of a scheduled start's reminder.
+START = "start"
 
 
 def history_key(number: int) -> str:

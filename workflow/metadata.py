@@ -66,6 +66,10 @@ class Metadata(msgspec.Struct, omit_defaults=True):
     slot: int = 0
     #: For which app or activity there is no node, as the index row says.
     waiting: str = ""
+    #: When it was to begin, if that was said.
+    scheduled: int = 0
+    #: That time has not come: the reminder `start` is there, and what is in the inbox is not owed before.
+    early: bool = False
 
     def knows(self, identity: Identity) -> bool:
         """Whether a message was accepted before."""

@@ -21,16 +21,16 @@ from perdure.errors import (
 )
 from perdure.logs import fields
 from perdure.statestore.contract import Snapshot
-from perdure.workflow import controls, stall
+from perdure.workflow import controls, stall, transfer
 from perdure.workflow.events import ChildScheduled
 from perdure.workflow.executor import Run
 from perdure.workflow.instance import Instance, UnreadableHistory, describe
 from perdure.workflow.outbox import Outbox
 from perdure.workflow.rebuild import rebuild
 from perdure.workflow.recovery import DEATH_LIMIT
-from perdure.workflow.requests import Purge, Raise, Start, Wait
+from perdure.workflow.requests import Purge, Raise, Restore, Start, Wait
 from perdure.workflow.stall import Stalled
-from perdure.workflow.state import RuntimeStatus
+from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.suspicion import Suspicion
 from perdure.workflow.unreadable import Unreadable
 from perdure.workflow.work import CONTROL, Work
@@ -43,7 +43,9 @@ log = logging.getLogger("perdure.workflow")
 #: Seconds that a message waits for a turn before it is received into the inbox.
 RECEIVE_AFTER = 0.02
 #: What does not wait behind messages for the workflow code.
-OVERTAKING = (*CONTROL, Purge)
+OVERTAKING = (*CONTROL, Purge, Restore)
+#: What gets a turn of its own.
+APART = frozenset((Purge, Restore))
 #: What can be received before the whole history is known.
 UNMATCHED = (Start, Raise, Wait)
 
@@ -64,6 +66,7 @@ class WorkflowBehaviour:
         "engine",
         "instance",
         "outbox",
+        "replaced",
         "run",
         "suspicion",
         "waiters",
@@ -77,6 +80,8 @@ class WorkflowBehaviour:
         self._unreadable: Unreadable | None = None
         #: The suspended workflow code; None: not begun, finished, or to be rebuilt by replay.
         self.run: Run | None = None
+        #: How an instance ended in whose place the turn under way begins another.
+        self.replaced: WorkflowState | None = None
         #: Messages that wait for the instance to start or finish.
         self.waiters: list[Message] = []
         #: A stall that is to be committed.
@@ -100,6 +105,7 @@ class WorkflowBehaviour:
         self._rebuilding = False
         if self._stall_turn is not None:
             self._stalled, self._stall_turn = self._stalling, None
+        self.replaced = None
         self._unreadable = None
         try:
             self.instance = Instance.read(self.activation.actor, snapshot)
@@ -140,10 +146,9 @@ class WorkflowBehaviour:
             if proof is not None:
                 return proof
         if mailbox:
-            purge = next((m for m in mailbox if type(m.body) is Purge), None)
-            if purge is not None:
-                mailbox.remove(purge)
-                return self._purge(purge)
+            apart = next((m for m in mailbox if type(m.body) in APART), None)
+            if apart is not None:
+                return self._apart(apart)
             return self._turn(taking=True)
         if self.outbox.acked or self.suspicion.survived:
             return self._turn(taking=False)
@@ -153,6 +158,12 @@ class WorkflowBehaviour:
         instance = self.instance
         self._settle()
         self.outbox.committed()
+        if self.replaced is not None:
+            # Before the next one, which has its id already, and may have finished.
+            ended, self.replaced = self.replaced, None
+            waiters, self.waiters = self.waiters, []
+            for message in waiters:
+                message.answer(ended)
         self._stall_turn = self._stalling = None
         dispatcher = self.engine.dispatcher
         if dispatcher.news and instance is not None:
@@ -240,6 +251,8 @@ class WorkflowBehaviour:
         instance = self.instance
         if instance is None or self._blocked or self._rebuilding or self._stalled is not None:
             return False
+        if instance.meta.early:
+            return False
         if not self.suspicion.code_proven:
             return False
         if instance.meta.status == RuntimeStatus.SUSPENDED or not self._admitted(instance, stored=False):
@@ -310,6 +323,8 @@ class WorkflowBehaviour:
         """Whether there is something that the code could be given."""
         if self._blocked or self._stalled is not None or instance.meta.status == RuntimeStatus.SUSPENDED:
             return False
+        if instance.meta.early:
+            return False
         return bool(self.activation.mailbox or instance.inbox) and self._admitted(instance)
 
     def _idle(self, instance: Instance) -> Turn | None:
@@ -365,15 +380,22 @@ class WorkflowBehaviour:
     def _control(self) -> Turn | Coroutine[Any, Any, Turn | None] | None:
         """Control messages overtake the rest, which stays in the mailbox."""
         mailbox = self.activation.mailbox
-        purge = next((m for m in mailbox if type(m.body) is Purge), None)
-        if purge is not None:
-            mailbox.remove(purge)
-            return self._purge(purge)
+        apart = next((m for m in mailbox if type(m.body) in APART), None)
+        if apart is not None:
+            return self._apart(apart)
         controls = [m for m in mailbox if isinstance(m.body, CONTROL)]
         rest = [m for m in mailbox if not isinstance(m.body, CONTROL)]
         mailbox.clear()
         mailbox.extend(rest)
         return self._work(controls, taking=False)
+
+    def _apart(self, message: Message) -> Turn | Coroutine[Any, Any, Turn | None]:
+        self.activation.mailbox.remove(message)
+        if type(message.body) is Purge:
+            return self._purge(message)
+        turn = self.activation.begin([message])
+        transfer.restore(Work(self, turn, taking=False), message)
+        return turn
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -383,12 +405,12 @@ class WorkflowBehaviour:
         instance = self.instance
         whole = instance is None or instance.complete
         # What matches by the history waits until that has been read: it would be taken for a duplicate.
-        messages = list(mailbox) if whole else [m for m in mailbox if isinstance(m.body, UNMATCHED)]
+        messages = list(mailbox) if whole else [m for m in mailbox if _unmatched(m)]
         if not messages:
             return None
         waited = self.engine.clock.monotonic() - messages[0].arrived
         if waited >= RECEIVE_AFTER:
-            rest = [] if whole else [m for m in mailbox if not isinstance(m.body, UNMATCHED)]
+            rest = [] if whole else [m for m in mailbox if not _unmatched(m)]
             mailbox.clear()
             mailbox.extend(rest)
             return self._work(messages, taking=False)
@@ -415,10 +437,10 @@ class WorkflowBehaviour:
             extra=fields(instance=self.activation.actor.id, kind=stalled.kind, reason=stalled.reason),
         )
         mailbox = self.activation.mailbox
-        messages = [m for m in mailbox if type(m.body) is not Purge]
-        purges = [m for m in mailbox if type(m.body) is Purge]
+        messages = [m for m in mailbox if type(m.body) not in APART]
+        rest = [m for m in mailbox if type(m.body) in APART]
         mailbox.clear()
-        mailbox.extend(purges)
+        mailbox.extend(rest)
         turn = self.activation.begin(messages)
         self._stall_turn, self._stalling = turn, stalled
         turn.effects.append((self.engine.monitor.stalled, (meta.name, stalled.kind)))
@@ -576,3 +598,10 @@ class WorkflowBehaviour:
             else:
                 waiting.append(message)
         self.waiters = waiting
+
+
+def _unmatched(message: Message) -> bool:
+    """Whether it can be received before the whole history is known. Not what ends an instance: its children have to
+    be known."""
+    body = message.body
+    return isinstance(body, UNMATCHED) and not (type(body) is Start and body.if_exists == "replace")

@@ -28,6 +28,9 @@ from perdure.workflow.replay_check import MODES
 
 C = TypeVar("C", bound=type[Actor])
 
+#: For how long callers may send the same again.
+KEEP_KEYS = timedelta(hours=24)
+
 _NOBODY: Any = None
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
@@ -126,6 +129,7 @@ class App:
         blocked_after: float = BLOCKED_AFTER,
         max_concurrent_activities: int | None = None,
         max_concurrent_workflows: int | None = None,
+        keep_keys: timedelta = KEEP_KEYS,
         tracer_provider: object | None = None,
     ) -> AsyncIterator[Node]:
         """A node of this app for the length of the block, on the running event loop.
@@ -139,6 +143,8 @@ class App:
         At most `max_concurrent_activities` run at a time on this node, of all names together; unless that is given,
         1000 on the event loop and 64 in threads. At most `max_concurrent_workflows` instances are under way at a
         time on this node, children apart: the others stay PENDING.
+
+        An idempotency key and the id of an event are known for `keep_keys` after they came.
 
         `tracer_provider`: one of OpenTelemetry's SDK, to which traces go; unless it is given, the one that the
         program has set for itself, if any.
@@ -156,6 +162,7 @@ class App:
                 replay_check=replay_check or self.replay_check,
                 max_concurrent_activities=max_concurrent_activities,
                 max_concurrent_workflows=max_concurrent_workflows,
+                keep_keys=keep_keys.total_seconds(),
             ),
         )
         node = self.node(options)
@@ -191,6 +198,7 @@ class App:
         stuck_after: float = STUCK_AFTER,
         max_concurrent_activities: int | None = None,
         max_concurrent_workflows: int | None = None,
+        keep_keys: timedelta = KEEP_KEYS,
         ready: Callable[[Node], None] | None = None,
     ) -> None:
         """Serves until SIGTERM or Ctrl-C, then stops in good order. A second signal ends the process at once.
@@ -217,6 +225,7 @@ class App:
                 replay_check=self.replay_check,
                 max_concurrent_activities=max_concurrent_activities,
                 max_concurrent_workflows=max_concurrent_workflows,
+                keep_keys=keep_keys.total_seconds(),
             ),
         )
         tune()

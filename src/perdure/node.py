@@ -40,6 +40,7 @@ from perdure.telemetry.page import MetricsPage
 from perdure.telemetry.tracing import tracing_of
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER, Watchdog
 from perdure.workflow.registry import Registry
+from perdure.workflow.transfers import Transfers
 from perdure.workflow.workflows import Workflows
 
 if TYPE_CHECKING:
@@ -365,6 +366,10 @@ class Node:
     @property
     def workflows(self) -> Workflows:
         return self.runtime.workflows
+
+    @property
+    def transfers(self) -> Transfers:
+        return self.runtime.transfers
 
     @property
     def actors(self) -> NodeActors:

@@ -28,6 +28,7 @@ from perdure.workflow.client import EngineClient
 from perdure.workflow.engine import WorkflowEngine, workflow_type
 from perdure.workflow.limits import check_limit
 from perdure.workflow.locator import TableLocator
+from perdure.workflow.transfers import Transfers
 from perdure.workflow.registry import Registry
 from perdure.workflow.run import InProcessExecutor
 from perdure.workflow.slots import slots_type
@@ -62,6 +63,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent_activities: int | None = None
     #: How many workflow instances are under way at a time, without those that are children; None: any number.
     max_concurrent_workflows: int | None = None
+    #: Seconds for which the keys with which callers may send something again are known.
+    keep_keys: float = 86_400.0
 
 
 class Runtime:
@@ -129,6 +132,7 @@ class Runtime:
             shares=placement.shares,
             max_activities=check_limit("max_concurrent_activities", options.max_concurrent_activities),
             max_workflows=check_limit("max_concurrent_workflows", options.max_concurrent_workflows),
+            keep_keys=options.keep_keys,
         )
         placement.counts = self.engine.activities.counts
         placement.on_shares = self.engine.activities.share_changed
@@ -141,6 +145,7 @@ class Runtime:
         #: What edges ask, and users.
         self.workflows = EngineClient(self.engine)
         self.client = WorkflowClient(self.workflows)
+        self.transfers = Transfers(self.engine)
 
     async def start(self) -> None:
         """Serves what the newest table gives this node, and follows the tables to come."""

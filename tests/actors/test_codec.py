@@ -28,9 +28,11 @@ from perdure.errors import (
 )
 from perdure.workflow import requests
 from perdure.workflow.events import FailureDetails, Parent, TraceContext
+from perdure.workflow.record import Record
 from perdure.workflow.requests import (
     ActivityDone,
     ActivityRequest,
+    CancelActivity,
     ChildDone,
     Forget,
     Purge,
@@ -55,6 +57,9 @@ PARENT = Parent(WORKFLOW, "p", "name", "exec", 7, b"nonce")
 BODIES: list[Any] = [
     Start("name", "start-id", b'{"a":1}', PARENT, "v1", TRACE, {"tag": "ü"}),
     Start("name", "start-id"),
+    Start("name", "start-id", scheduled=1_700_000_000_000_000, if_exists="replace", key="k ü"),
+    Raise("name", b"1", "an id"),
+    requests.StartDue("start-id", 5),
     Raise("event", b"\x00\xff"),
     ActivityDone("exec", 3, b"nonce", b"result"),
     ActivityDone("exec", 3, b"nonce", None, FAILURE),
@@ -67,6 +72,8 @@ BODIES: list[Any] = [
     Wait("started"),
     Forget(),
     requests.Granted(),
+    requests.Cancel("why", "start-id"),
+    requests.Restore(Record(format=1, type=WORKFLOW, id="i", values={"metadata": b"m"}), True),
 ]
 SLOT_BODIES = [
     requests.Acquire("id", "start-id", 1_700_000_000_000_000, 2),
@@ -133,12 +140,14 @@ def test_every_request_can_be_sent() -> None:
         and value.__module__ == requests.__name__
         and value.__struct_config__.tag is not None
     }
-    assert tagged == {type(body) for body in [*BODIES, *SLOT_BODIES]} | {ActivityRequest}
+    assert tagged == {type(body) for body in [*BODIES, *SLOT_BODIES]} | {ActivityRequest, CancelActivity}
     assert {type(body) for body in BODIES} == set(ToWorkflow.__args__)
 
 
 def test_activity_requests(codec: Codec) -> None:
     assert sent(codec, ACTIVITY, REQUEST) == REQUEST
+    cancel = CancelActivity("exec", 3, b"nonce", "why")
+    assert sent(codec, ACTIVITY, cancel) == cancel
 
 
 @pytest.mark.parametrize("body", [None, b"", b'{"a": 1}', bytes(100_000)], ids=range(4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,41 @@ def test_every_command_on_an_unknown_instance(perdure: Any, node: Any, verb: str
 def test_purge_of_what_runs(perdure: Any, node: Any) -> None:
     perdure("workflow", "start", "waiter", "--id", "x")
     assert "use force" in perdure("workflow", "purge", "x").error
+
+
+def test_start_with_a_time_a_key_and_what_if_it_exists(perdure: Any, node: Any) -> None:
+    options = ("--at", "90s", "--if-exists", "return", "--key", "k ä", "--tag", "a=b=c", "--tag", "d=")
+    wanted = (
+        ("idempotency_key", "k ä"),
+        ("if_exists", "return"),
+        ("start_at", timedelta(seconds=90)),
+        ("tags", {"a": "b=c", "d": ""}),
+    )
+    for id in ("x", "order.7: ä"):
+        assert perdure("workflow", "start", "waiter", "--id", id, *options).status == 0
+        assert node.node.workflows.calls[-1] == ("start", "waiter", None, id, *wanted)
+    perdure("workflow", "start", "echo", "--at", "2030-01-31T12:00:00Z")
+    at = datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert node.node.workflows.calls[-1] == ("start", "echo", None, None, ("start_at", at))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--at", "tomorrow"), "--at"),
+        (("--if-exists", "ignore"), "error, return or replace"),
+        (("--key", ""), "--key"),
+        (("--key", "a\nb"), "--key"),
+        (("--tag", "a"), "NAME=VALUE"),
+    ],
+)
+def test_start_with_options_that_are_none(perdure: Any, node: Any, options: Any, said: str) -> None:
+    result = perdure("workflow", "start", "waiter", *options)
+    assert (result.status, said in result.error) == (2, True), result.error
+    assert node.node.workflows.calls == []
+
+
+def test_raise_with_an_id_of_ones_own(perdure: Any, node: Any) -> None:
+    perdure("workflow", "start", "waiter", "--id", "x")
+    assert perdure("workflow", "raise", "x", "go", "-d", "1", "--event-id", "é 1").status == 0
+    assert node.node.workflows.calls[-1] == ("raise_event", "x", "go", b"1", "é 1")

@@ -28,6 +28,7 @@ from perdure.sidecar import HttpServer
 from perdure.statestore.contract import ActorId, Finding, Page, Reminder
 from perdure.workflow import events
 from perdure.workflow.events import Event, FailureDetails
+from perdure.workflow.record import Record
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 
 T = TypeVar("T")
@@ -78,9 +79,15 @@ class FakeWorkflows:
         return self.states[id]
 
     async def start(
-        self, name: str, payload: bytes | None, instance_id: str | None = None, *, start_id: str | None = None
+        self,
+        name: str,
+        payload: bytes | None,
+        instance_id: str | None = None,
+        *,
+        start_id: str | None = None,
+        **options: Any,
     ) -> str:
-        self._called("start", name, payload, instance_id)
+        self._called("start", name, payload, instance_id, *sorted(options.items()))
         id = instance_id or f"made-{len(self.states)}"
         if id in self.states and not self.states[id].runtime_status.finished:
             raise AlreadyExists(f"the instance {id!r} exists and is running; terminate it or use another id")
@@ -153,8 +160,10 @@ class FakeWorkflows:
             raise
         return self.states[instance_id]
 
-    async def raise_event(self, instance_id: str, name: str, payload: bytes | None) -> None:
-        self._called("raise_event", instance_id, name, payload)
+    async def raise_event(
+        self, instance_id: str, name: str, payload: bytes | None, *, event_id: str | None = None
+    ) -> None:
+        self._called("raise_event", instance_id, name, payload, *([] if event_id is None else [event_id]))
         if self._known(instance_id).runtime_status.finished:
             raise InvalidState(f"{instance_id!r} has finished: nobody will take the event")
         if name == "go":
@@ -171,6 +180,11 @@ class FakeWorkflows:
         if self._known(instance_id).runtime_status.finished:
             raise InvalidState(f"{instance_id!r} has finished")
         await self._set(instance_id, runtime_status=RuntimeStatus.RUNNING, reason="")
+
+    async def cancel(self, instance_id: str, reason: str = "") -> None:
+        self._called("cancel", instance_id, reason)
+        if not self._known(instance_id).runtime_status.finished:
+            await self._finish(instance_id, RuntimeStatus.TERMINATED, None)
 
     async def terminate(
         self, instance_id: str, payload: bytes | None = None, *, reason: str = "", recursive: bool = True
@@ -221,6 +235,24 @@ class FakeWorkflows:
         found = list(enumerate(self.events[instance_id]))
         end = start + limit
         return Page(found[start:end], str(end) if end < len(found) else None)
+
+
+class FakeTransfers:
+    """Exports what the workflows have, as records of nothing but an id; keeps what is imported."""
+
+    def __init__(self, workflows: FakeWorkflows) -> None:
+        self._workflows = workflows
+        self.imported: list[tuple[Record, bool]] = []
+
+    async def export(self, instance_id: str) -> Record:
+        if instance_id not in self._workflows.states:
+            raise InstanceNotFound(f"there is no workflow instance {instance_id!r}")
+        return Record(format=1, type="dapr.internal.default.shop.workflow", id=instance_id, values={})
+
+    async def restore(self, record: Record, *, replace: bool = False) -> None:
+        if record.id in self._workflows.states and not replace:
+            raise AlreadyExists(f"there is an instance {record.id!r}")
+        self.imported.append((record, replace))
 
 
 class FakeActors:
@@ -296,6 +328,7 @@ class FakeNode:
     def __init__(self) -> None:
         self.workflows = FakeWorkflows()
         self.actors = FakeActors()
+        self.transfers = FakeTransfers(self.workflows)
         self.unready: str | None = None
         self.unhealthy: str | None = None
         #: Nodes of the cluster that give no answer.
@@ -366,9 +399,9 @@ class ServedNode:
 
 
 @asynccontextmanager
-async def serve_fake() -> AsyncIterator[tuple[FakeNode, str]]:
+async def serve_fake(port: int = 0) -> AsyncIterator[tuple[FakeNode, str]]:
     node = FakeNode()
-    server = HttpServer(node, port=0, drain_seconds=1)
+    server = HttpServer(node, port=port, drain_seconds=1)
     await server.start()
     yield node, server.url
     await server.stop()

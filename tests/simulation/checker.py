@@ -14,6 +14,7 @@ from perdure.statestore.contract import ActorId, Commit, Fence, Refused, Taken, 
 from perdure.statestore.memory import ActorRecord, MemoryStore
 from perdure.workflow import stall
 from perdure.workflow.events import (
+    CancelRequested,
     ChildCompleted,
     ChildFailed,
     ChildScheduled,
@@ -26,6 +27,7 @@ from perdure.workflow.events import (
     ExecutionStarted,
     ExecutionSuspended,
     ExecutionTerminated,
+    TaskCancelled,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -34,10 +36,13 @@ from perdure.workflow.events import (
 )
 from perdure.workflow.executor import Instance as RunInstance
 from perdure.workflow.executor import NonDeterminism
+from perdure.workflow.keys import START
+from perdure.workflow.receipts import ACCEPTED
 from perdure.workflow.replay import Replay
 from perdure.workflow.requests import (
     ActivityDone,
     ActivityRequest,
+    Cancel,
     ChildDone,
     Outgoing,
     Raise,
@@ -56,9 +61,19 @@ from tests.simulation.shadow import Change, Shadow, token_of
 #: One in how many commits has its history replayed.
 REPLAYED = 10
 
-_DECISIONS = (TaskScheduled, TimerCreated, ChildScheduled, DetachedScheduled, EventSent, ExecutionCompleted)
+_DECISIONS = (
+    TaskScheduled,
+    TaskCancelled,
+    TimerCreated,
+    ChildScheduled,
+    DetachedScheduled,
+    EventSent,
+    ExecutionCompleted,
+)
 #: Failures that no activity reported itself.
 _ENGINE_FAILURES = ("CrashedProcess", "ActivityNotRegistered")
+#: Those of a node, while the activity runs still.
+_TIME_LIMITS = ("ActivityTimeout", "HeartbeatTimeout")
 
 Trace = Callable[..., None]
 
@@ -123,6 +138,11 @@ class Checker:
         self.first_seen: dict[str, float] = {}
         #: Instances that clients terminate; tokens that clients raise.
         self.terminated: set[str] = set()
+        #: Instances that clients cancel; start ids of children that workflows cancel.
+        self.cancelled: set[str] = set()
+        self.let_go: set[str] = set()
+        #: Tasks of which no run needs to come to its end.
+        self.dropped: set[TaskKey] = set()
         #: Instances that clients purge by force.
         self.forced: set[str] = set()
         #: Instances of which the code or an activity came to the limit of deaths.
@@ -244,6 +264,7 @@ class Checker:
         self.require(meta is not None, "a commit without metadata", commit.actor)
         assert meta is not None
         shadow.meta = meta
+        self._accepted(shadow, commit, change)
         for number in change.deleted_inbox:
             shadow.inbox.pop(number, None)
         for number in change.settled_outbox:
@@ -259,6 +280,17 @@ class Checker:
             shadow.outbox[number] = entry
             self._outgoing(entry.body)
         self._life(shadow, old)
+
+    def _accepted(self, shadow: Shadow, commit: Commit, change: Change) -> None:
+        """What callers sent with keys of theirs is known for longer than any run takes."""
+        if change.receipts is None:
+            kept = not commit.reset or not (shadow.starts or shadow.events)
+            self.require(kept, "the keys of callers are forgotten", shadow.actor)
+            return
+        for known, now in zip((shadow.starts, shadow.events), change.receipts.kept(), strict=True):
+            for key, receipt in known.items():
+                self.require(now.get(key) == receipt, "a key of a caller was taken twice", shadow.actor, key)
+        shadow.receive(change.receipts)
 
     def _reset(self, shadow: Shadow, change: Change) -> None:
         kept = {number for number, _ in change.outbox}
@@ -353,6 +385,12 @@ class Checker:
             case ExecutionStarted():
                 self.require(event.start_id == meta.start_id, "another start id", actor)
                 self.require(event.execution_id == meta.execution_id, "another execution id", actor)
+                # What is terminated before its time has its start in its history all the same.
+                ended = any(
+                    isinstance(each, ExecutionTerminated | CancelRequested) for _, each in change.history
+                )
+                in_time = ended or event.at >= (event.scheduled or 0)
+                self.require(in_time, "it began before its time", actor, event)
             case TaskScheduled():
                 self._next(shadow, event.id)
                 key = TaskKey(actor.id, meta.execution_id, event.id, event.nonce)
@@ -381,8 +419,19 @@ class Checker:
             case ExecutionTerminated():
                 asked = actor.id in self.terminated or meta.start_id in self.cascades
                 self.require(asked, "terminated, and nobody asked for it", actor)
+            case CancelRequested():
+                asked = actor.id in self.cancelled or meta.start_id in self.let_go
+                self.require(asked, "cancelled, and nobody asked for it", actor)
+            case TaskCancelled():
+                task = shadow.open.get(event.id)
+                if isinstance(task, TaskScheduled):
+                    self.dropped.add(TaskKey(actor.id, meta.execution_id, task.id, task.nonce))
             case ExecutionCompleted():
                 self.require(event.status == meta.status, "the end is not the status", actor)
+                if event.status == "terminated":
+                    for task in shadow.open.values():
+                        if isinstance(task, TaskScheduled):
+                            self.dropped.add(TaskKey(actor.id, meta.execution_id, task.id, task.nonce))
                 self.results.setdefault(meta.start_id, []).append(event.result)
             case ExecutionSuspended() | ExecutionResumed():
                 pass
@@ -401,9 +450,11 @@ class Checker:
         assert isinstance(task, TaskScheduled)
         assert shadow.meta is not None
         key = TaskKey(shadow.actor.id, shadow.meta.execution_id, event.id, task.nonce)
-        own = isinstance(event, TaskCompleted) or event.failure.type not in _ENGINE_FAILURES
+        if isinstance(event, TaskFailed) and event.failure.type in _TIME_LIMITS:
+            self.dropped.add(key)
+        own = isinstance(event, TaskCompleted) or event.failure.type not in (*_ENGINE_FAILURES, *_TIME_LIMITS)
         self.require(not own or key in self.ended_runs, "a result that no activity gave", shadow.actor, event)
-        if not own and key not in self.nowhere:
+        if not own and key not in self.nowhere | self.dropped:
             self.crashed.add(shadow.actor.id)
             self.convicted.add(shadow.actor.id)
         for number, body in inbox.items():
@@ -486,6 +537,8 @@ class Checker:
         match body:
             case Terminate():
                 self.cascades.add(body.start_id)
+            case Cancel():
+                self.let_go.add(body.start_id)
             case Start():
                 self.starts.add(body.start_id)
             case Raise():
@@ -504,7 +557,7 @@ class Checker:
                 key = _task_key(body)
                 delivered = key in self.ended_runs or key in self.nowhere or shadow.actor.id in self.crashed
             case Start():
-                delivered = body.start_id in self.created or body.start_id in self.cascades
+                delivered = body.start_id in self.created | self.cascades | self.let_go
             case Raise() if target is not None and target.active_since is not None:
                 token = token_of(body.data)
                 passed = target.reset_at >= 0 or token in target.tokens or token in target.gone
@@ -537,10 +590,20 @@ class Checker:
             + len(shadow.inbox)
             + len(shadow.outbox)
             + ("customStatus" in record.values)
+            + (ACCEPTED in record.values)
         )
         self.require(
             len(record.values) == count, "keys that nothing accounts for", actor, sorted(record.values)
         )
+        keys = bool(shadow.starts or shadow.events)
+        self.require(keys == (ACCEPTED in record.values), "keys of callers are not where they belong", actor)
+        begins = record.reminders.get(START)
+        self.require((begins is not None) == meta.early, "a scheduled start has no reminder", actor, meta)
+        if begins is not None:
+            right = begins.due == meta.scheduled and begins.data.decode() == meta.start_id
+            self.require(
+                right and not shadow.history, "a scheduled start has another reminder", actor, begins
+            )
         row = record.row
         if meta.status == "purged":
             self.require(row is None, "a purged instance is listed", actor)
@@ -618,8 +681,9 @@ class Checker:
         body = message.body  # 1
         match body:
             case Start():
+                known = shadow is not None and (body.key in shadow.starts or body.if_exists == "return")
                 self.require(
-                    body.start_id in self.created,
+                    body.start_id in self.created or known,
                     "a start was acknowledged and is not stored",
                     message.target,
                 )

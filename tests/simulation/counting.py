@@ -146,5 +146,5 @@ class CountStory:
 def counting(world: World, clients: int, *, longest: float) -> list[CountStory]:
     """So many clients of a few counters. `longest`: seconds that a turn takes at most."""
     counts = [Count(world, f"c{number}") for number in range(4)]
-    world.counts = counts
+    world.counts += counts
     return [CountStory(world, f"client{number}", counts, longest=longest) for number in range(clients)]

@@ -51,7 +51,7 @@ class SimNode:
         self._asks: dict[asyncio.Future[Any], None] = {}
         registry = world.registries.get(name) or (world.registry if app == "sim" else REGISTRIES[app])
         # Only one of the apps has actors of users.
-        actors = (ActorSpec(Counter, idle_timeout=world.idle),) if app == "sim" else ()
+        actors = (ActorSpec(Counter, idle_timeout=world.idle), *world.more_actors) if app == "sim" else ()
         me = member(
             app_id=app,
             namespace="default",
@@ -123,11 +123,21 @@ class SimNode:
         """Has a client on this node do something. `NodeLost` when the node dies first."""
         return await self.have(lambda: request(self.runtime.client))
 
-    async def call(self, actor: ActorId, method: str, input: Any = None, *, timeout: float = 60.0) -> Any:  # noqa: ASYNC109
+    async def call(
+        self,
+        actor: ActorId,
+        method: str,
+        input: Any = None,
+        *,
+        timeout: float = 60.0,  # noqa: ASYNC109
+        idempotency_key: str | None = None,
+    ) -> Any:
         """Calls a user actor through this node. `NodeLost` when the node dies first."""
         body = payload.encode(input)
         caller = self.runtime.caller
-        answer = await self.have(lambda: caller.call_actor(actor, method, body, timeout=timeout))
+        answer = await self.have(
+            lambda: caller.call_actor(actor, method, body, timeout=timeout, idempotency_key=idempotency_key)
+        )
         return payload.decode(answer)
 
     async def have(self, request: Callable[[], Awaitable[Any]]) -> Any:

@@ -59,7 +59,8 @@ class Process:
         return self.loop.call_later(delay, callback, *args, context=self.context)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
-        task = self.loop.create_task(coroutine, name=name, context=self.context)
+        # One of its own, as every task has: what a turn sets there is for its own code.
+        task = self.loop.create_task(coroutine, name=name, context=self.context.copy())
         self.tasks.add(task)
         task.add_done_callback(self._ended, context=self.context)
         return task

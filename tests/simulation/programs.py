@@ -175,6 +175,10 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
                 return error.details.type
         case ["detach", instance_id, ops]:
             return ctx.detach(program, instance_id=instance_id, input={"ops": ops, "out": []})
+        case ["detach_later", instance_id, ops, milliseconds]:
+            data = {"ops": ops, "out": []}
+            later = timedelta(milliseconds=milliseconds)
+            return ctx.detach(program, instance_id=instance_id, input=data, start_at=later)
         case ["send", target, name, value]:
             data = {"t": f"send:{ctx.instance_id}:{ctx.execution_id}:{ctx.new_uuid()}", "v": value}
             ctx.send_event(target, name, data)
@@ -247,7 +251,7 @@ def _outcome(op: Op) -> Any:
             return expected(ops)
         case ["child_fails", _]:
             return "failed"
-        case ["detach", instance_id, _]:
+        case ["detach", instance_id, _] | ["detach_later", instance_id, _, _]:
             return instance_id
         case ["send", _, _, _]:
             return "sent"
@@ -361,7 +365,7 @@ def detached_of(ops: list[Op], app: str = "sim") -> Iterator[tuple[str, str, lis
     """All detached programs of a program and its children, with their apps and instance ids."""
     for op in ops:
         match op:
-            case ["detach", instance_id, inner]:
+            case ["detach", instance_id, inner] | ["detach_later", instance_id, inner, _]:
                 yield app, instance_id, inner
                 yield from detached_of(inner, app)
             case ["child" | "child_left", inner]:

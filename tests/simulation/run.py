@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from perdure.actors.expiry import EXPIRE
 from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.workflow import rebuild, stall
-from tests.simulation import limits
+from tests.simulation import cancels, limits, starts
 from tests.simulation.checker import app_of
 from tests.simulation.counting import CountStory, counting
 from tests.simulation.loop import Violation
 from tests.simulation.network import LATEST
 from tests.simulation.programs import Maker
+from tests.simulation.rings import SPEC, RingStory, ringing
 from tests.simulation.scenarios import SCENARIOS, Scenario, disturb, heal
 from tests.simulation.shadow import Shadow
 from tests.simulation.stories import (
@@ -67,22 +69,19 @@ def simulate(seed: int, scenario: str, *, verbose: bool = False) -> World:
 
 async def _play(world: World, how: Scenario) -> None:
     rng = random.Random(f"{world.seed}-faults")
+    world.more_actors = (SPEC,) if how.rings else ()
     world.add_leader()
     names = [f"n{number}" for number in range(how.nodes)] + [f"o{number}" for number in range(how.others)]
     for name in names:
         world.add_node(name)
-    told = (
-        limits.stories(world, how.stories, how.limited)
-        if how.limited
-        else stories(world, how.stories, apps=how.others > 0)
-    )
+    told = _stories(world, how)
     if how.poison:
         told += [poison(world, "poison"), corrupt(world, "corrupt")]
     told += [long(world, number) for number in range(how.long)]
     if how.lethal:
         told.append(lethal(world, how.lethal))
     world.ledger.longest = how.longest_activity
-    counters = counting(world, how.counters, longest=how.longest_turn)
+    counters = [*counting(world, how.counters, longest=how.longest_turn), *ringing(world, how.rings)]
     world.graceful = world.checker.graceful = how.graceful
     clients = [world.spawn(client.run()) for client in counters]
     tasks = [world.spawn(_surviving(story) if how.rollback else story.run()) for story in told]
@@ -106,6 +105,16 @@ async def _play(world: World, how: Scenario) -> None:
         count.check()
     if how.rollback:
         await _fresh(world)
+
+
+def _stories(world: World, how: Scenario) -> list[Story]:
+    if how.limited:
+        return limits.stories(world, how.stories, how.limited)
+    if how.cancels:
+        return cancels.stories(world, how.stories)
+    if how.starts:
+        return starts.stories(world, how.stories)
+    return stories(world, how.stories, apps=how.others > 0)
 
 
 async def _roll_back(world: World, how: Scenario, rng: random.Random) -> None:
@@ -156,7 +165,9 @@ async def _fresh(world: World) -> None:
     story.check_result(story.id, story.ops)
 
 
-async def _told(world: World, told: list[Story | CountStory], tasks: list[asyncio.Task[None]]) -> None:
+async def _told(
+    world: World, told: list[Story | CountStory | RingStory], tasks: list[asyncio.Task[None]]
+) -> None:
     """Until every client has its answers."""
     until = world.loop.now + PATIENCE
     while not all(task.done() for task in tasks):
@@ -188,7 +199,7 @@ async def _rest(world: World, told: list[Story]) -> None:
             shadow = world.checker.shadows.get(actor)
             if shadow is not None and shadow.meta is not None and shadow.meta.status == "stalled":
                 await _resume(world, told[0], shadow)
-            timers = [name for name in record.reminders if name != "forget"]
+            timers = [name for name in record.reminders if name not in ("forget", EXPIRE)]
             if record.recover or timers or (shadow is not None and shadow.active_since is not None):
                 restless.append((actor.id, record.recover, timers, sorted(record.values)))
         if not restless:
@@ -264,7 +275,7 @@ def _check_activities(world: World) -> None:
     checker = world.checker
     if checker.crashed or checker.rolled_back:
         return
-    for key in checker.scheduled - checker.ended_runs - checker.nowhere:
+    for key in checker.scheduled - checker.ended_runs - checker.nowhere - checker.dropped:
         root = key.instance.split(":")[0]
         ended = root in checker.terminated | checker.forced or root.startswith(
             ("detached-", "poison", "corrupt", "lethal")

@@ -214,12 +214,18 @@ class Scenario:
     #: Clients that count, and seconds that their turns take at most.
     counters: int = 2
     longest_turn: float = 0.3
+    #: Clients of actors that are called back while they wait.
+    rings: int = 0
     #: Seconds that activities take at most.
     longest_activity: float = 0.05
     #: Nothing fails: no call may fail, nor anything be done twice.
     graceful: bool = False
     #: Its stories want more "activities" or "workflows" than may run at a time.
     limited: str = ""
+    #: Its stories are those of `tests.simulation.starts`.
+    starts: bool = False
+    #: Its stories are those of `tests.simulation.cancels`.
+    cancels: bool = False
 
 
 STORE = (store_fails, store_fails, store_crashes, store_slow)
@@ -259,6 +265,14 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario("clocks", (clock_jumps, pause, kill), skewed=True),
         Scenario(
+            "actors",
+            (kill, kill, *PLACEMENT, *STORE, cut, cut_nodes, repeating, evict),
+            nodes=3,
+            stories=1,
+            counters=0,
+            rings=4,
+        ),
+        Scenario(
             "chaos",
             (*STORE, *NETWORK, *NODES, *PLACEMENT, slow_node, evict, clock_jumps),
             nodes=3,
@@ -293,6 +307,24 @@ SCENARIOS: dict[str, Scenario] = {
             stories=10,
             counters=0,
             limited="workflows",
+        ),
+        Scenario(
+            "starts",
+            (*STORE, *NODES, *PLACEMENT, cut, lossy, repeating, repeating, evict, evict, clock_jumps),
+            nodes=3,
+            counters=0,
+            idle=3.0,
+            skewed=True,
+            starts=True,
+        ),
+        Scenario(
+            "cancels",
+            (*STORE, *NODES, *PLACEMENT, cut, lossy, repeating, repeating, evict, evict),
+            nodes=3,
+            stories=10,
+            counters=0,
+            idle=3.0,
+            cancels=True,
         ),
         Scenario("poison", (kill, store_fails, store_slow, pause), poison=True),
         Scenario("lethal-start", (evict,), nodes=3, counters=1, lethal="start"),

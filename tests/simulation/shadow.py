@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -22,13 +23,14 @@ from perdure.workflow.events import (
     TimerFired,
 )
 from perdure.workflow.metadata import Metadata
+from perdure.workflow.receipts import ACCEPTED, Receipt, Receipts
 from perdure.workflow.requests import Outgoing, Waiting
 
 
 class Change:
     """What one commit does to a shadow."""
 
-    __slots__ = ("deleted_inbox", "history", "inbox", "meta", "outbox", "settled_outbox")
+    __slots__ = ("deleted_inbox", "history", "inbox", "meta", "outbox", "receipts", "settled_outbox")
 
     def __init__(self, commit: Commit) -> None:
         self.history: list[tuple[int, Event]] = []
@@ -37,6 +39,7 @@ class Change:
         self.deleted_inbox: list[int] = []
         self.settled_outbox: list[int] = []
         self.meta: Metadata | None = None
+        self.receipts: Receipts | None = None
         for key, value in commit.put.items():
             if key.startswith("history-"):
                 self.history.append((int(key[8:]), events.decode(value)))
@@ -46,6 +49,8 @@ class Change:
                 self.outbox.append((int(key[7:]), requests.decode_outbox(value)))
             elif key == "metadata":
                 self.meta = metadata.decode(value)
+            elif key == ACCEPTED:
+                self.receipts = Receipts.decode(value)
         for key in commit.delete:
             if key.startswith("inbox-"):
                 self.deleted_inbox.append(int(key[6:]))
@@ -65,10 +70,15 @@ class Shadow:
         self.open: dict[int, TaskScheduled | ChildScheduled] = {}
         self.timers: dict[int, TimerCreated] = {}
         self.next_task = 0
+        #: Tasks that the code has cancelled.
+        self.cancelled: set[int] = set()
         #: Tokens of external events: in the inbox or history now, and those that were.
         self.tokens: dict[str, str] = {}
         self.gone: set[str] = set()
         self.reset_at = -1.0
+        #: What callers sent with keys of theirs.
+        self.starts: Mapping[str, Receipt] = {}
+        self.events: Mapping[str, Receipt] = {}
         #: Since when there is an instance (no tombstone), and an unfinished one.
         self.exists_since: float | None = None
         self.active_since: float | None = None
@@ -83,6 +93,9 @@ class Shadow:
 
     @property
     def owes(self) -> bool:
+        if self.meta is not None and self.meta.early:
+            # Its reminder is what wakes it.
+            return bool(self.outbox)
         return bool(self.open or self.inbox or self.outbox)
 
     def read(self, record: ActorRecord) -> None:
@@ -90,6 +103,7 @@ class Shadow:
         self.version = record.version
         change = Change(Commit(self.actor, 0, Fence(0, 0), None, b"", dict(record.values)))
         self.meta = change.meta
+        self.receive(change.receipts)
         for _, event in sorted(change.history, key=itemgetter(0)):
             self.next_task = max(self.next_task, getattr(event, "id", -1) + 1)
             self.note(event)
@@ -101,9 +115,15 @@ class Shadow:
             if isinstance(body, requests.Raise):
                 self.tokens[token_of(body.data)] = "inbox"
 
+    def receive(self, receipts: Receipts | None) -> None:
+        """The key `accepted` as it is from now on."""
+        if receipts is not None:
+            self.starts, self.events = receipts.kept()
+
     def clear(self) -> None:
         """A reset: another execution, or another instance, begins with no key."""
         self.history, self.inbox, self.outbox, self.open, self.timers = [], {}, {}, {}, {}
+        self.cancelled = set()
         self.next_task = 0
         self.gone.update(self.tokens)
         self.tokens = {}
@@ -118,6 +138,10 @@ class Shadow:
                 self.timers[event.id] = event
             case TaskCompleted() | TaskFailed() | ChildCompleted() | ChildFailed():
                 del self.open[event.id]
+            case events.TaskCancelled():
+                # Its answer may be in the same turn.
+                self.open.pop(event.id, None)
+                self.cancelled.add(event.id)
             case TimerFired():
                 del self.timers[event.id]
             case events.ExecutionCompleted():

@@ -14,7 +14,6 @@ from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavail
 from perdure.statestore.contract import ActorId
 from perdure.workflow.engine import workflow_type
 from perdure.workflow.events import ExecutionCompleted
-from perdure.workflow.requests import Start
 from tests.simulation.node import NodeLost, SimNode
 from tests.simulation.programs import Maker, Op, detached_of, events_of, expected, fits
 from tests.simulation.shadow import Shadow
@@ -68,8 +67,8 @@ class Story:
     async def start(self) -> None:
         """All tries are one start: a try that comes late must not begin it again."""
         data = msgspec.json.encode({"ops": self.ops, "out": []})
-        body = Start(self.workflow, self.rng.randbytes(16).hex(), data)
-        await self.request(lambda c: c._request(self.id, "start", body))
+        start_id = self.rng.randbytes(16).hex()
+        await self.request(lambda c: c._workflows.start(self.workflow, data, self.id, start_id=start_id))
 
     async def raise_events(self) -> None:
         for name, count in events_of(self.ops):

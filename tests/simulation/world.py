@@ -8,7 +8,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.placement.leader import PlacementLeader
 from perdure.placement.options import PlacementOptions
@@ -25,7 +25,7 @@ from tests.simulation.programs import LETHAL, registry
 from tests.simulation.store import SimServer, SimStore
 
 if TYPE_CHECKING:
-    from tests.simulation.counting import Count
+    from perdure.runtime import ActorSpec
 
 #: Seconds, long enough that virtual minutes cost little.
 OPTIONS = PlacementOptions(
@@ -41,6 +41,15 @@ OPTIONS = PlacementOptions(
 )
 #: Events of the trace that are kept.
 TRACE = 400
+
+
+class Counted(Protocol):
+    """What is known from outside of a user's actor."""
+
+    def check(self) -> None: ...
+
+    def rolled_back(self) -> None:
+        """The store has lost what a client was told."""
 
 
 class World:
@@ -70,7 +79,9 @@ class World:
         self.skewed = False
         #: Nothing fails: nodes only come and go.
         self.graceful = False
-        self.counts: list[Count] = []
+        self.counts: list[Counted] = []
+        #: What the nodes of the app with users' actors host besides counters.
+        self.more_actors: tuple[ActorSpec, ...] = ()
         self.healing = False
         #: Everything has come to its end.
         self.resting = False

@@ -17,6 +17,7 @@ from perdure.cli.options import (
     Server,
     Store,
     read_json,
+    read_key,
 )
 from perdure.cli.remote import instance_path
 from perdure.cli.target import node
@@ -31,6 +32,10 @@ def raise_(
         str | None,
         typer.Option("--data", "-d", metavar="JSON", help="JSON, '-' for stdin, '@file' for a file."),
     ] = None,
+    event_id: Annotated[
+        str | None,
+        typer.Option("--event-id", metavar="ID", help="Yours: the same again changes nothing."),
+    ] = None,
     server: Server = DEFAULT_SERVER,
     store: Store = None,
     as_json: AsJson = False,
@@ -39,7 +44,7 @@ def raise_(
     path = f"{instance_path(id)}/raiseEvent/{quote(event, safe='')}"
     payload = read_json(data, "--data")
     with node(server, store) as target:
-        target.request("POST", path, None, payload)
+        target.request("POST", path, None, payload, key=read_key(event_id, "--event-id"))
     _say(f"raised {event} to {id}", as_json)
 
 
@@ -71,6 +76,21 @@ def resume(
     with node(server, store) as target:
         target.request("POST", f"{instance_path(id)}/resume", query)
     _say(f"resumed {id}", as_json)
+
+
+@app.command()
+def cancel(
+    id: InstanceId,
+    reason: Reason = "",
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lets an instance come to an end by itself: its code may undo what it has done."""
+    query = {"reason": reason or None}
+    with node(server, store) as target:
+        target.request("POST", f"{instance_path(id)}/cancel", query)
+    _say(f"cancelled {id}", as_json)
 
 
 @app.command()
