@@ -12,6 +12,7 @@ import pytest
 
 from perdure.workflow import record as records
 from tests.cli.conftest import RunningNode
+from tests.servers.redis import redis_server
 
 SHOP = "dapr.internal.default.shop.workflow"
 
@@ -209,3 +210,30 @@ def test_export_is_read_by_whoever_pages(perdure: Any, node: Any, monkeypatch: p
         perdure("workflow", "start", "waiter", "--id", f"i{number}")
     result = perdure("export")
     assert [json.loads(line)["id"] for line in result.out.splitlines()] == ["i4", "i3", "i2", "i1", "i0"]
+
+
+def test_a_store_of_many_processes(perdure: Any, serve: Callable[..., RunningNode], tmp_path: Path) -> None:
+    """A file moves to Redis: first while no node is there, then through the one that is."""
+    node = serve()
+    started(perdure, node, "a", "b")
+    assert node.end(signal.SIGTERM) == 0
+    one, two = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    assert perdure("export", str(one), "--id", "a", "--store", node.store).status == 0
+    assert perdure("export", str(two), "--id", "b", "--store", node.store).status == 0
+    with redis_server() as redis:
+        url = redis.url()
+        assert perdure("import", str(one), "--store", url) == (0, "imported 1 instance\n", "")
+        assert perdure("import", str(one), "--store", url).status == 1
+        other = serve("--store", url, "--peer-port", "0")
+        try:
+            assert perdure("import", str(two), "--store", url) == (0, "imported 1 instance\n", "")
+            for id in ("a", "b"):
+                raised = perdure("workflow", "raise", id, "approved", "--data", "7", "--server", other.url)
+                assert raised.status == 0, raised
+                ended = perdure("workflow", "wait", id, "--server", other.url, "--json").json
+                assert ended["properties"]["dapr.workflow.output"] == "7"
+        finally:
+            other.end(signal.SIGKILL)
+        # Its lease is still there for a while, and is waited for.
+        assert perdure("import", str(two), "--replace", "--store", url).out == "imported 1 instance\n"
+        assert status(perdure, "b", "--store", url) == "RUNNING"
