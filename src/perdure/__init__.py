@@ -21,24 +21,38 @@ from perdure.app import App
 from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.node import Node
-from perdure.workflow.activity_context import ActivityContext
+from perdure.workflow.activity_context import ActivityCancelled, ActivityContext
 from perdure.workflow.context import WorkflowContext
-from perdure.workflow.retry import NonRetriableError, RetryPolicy
+from perdure.workflow.retry import NonRetriableError, RetryAfter, RetryPolicy
 from perdure.workflow.state import RuntimeStatus, WorkflowState
-from perdure.workflow.tasks import TaskFailedError, when_all, when_any
+from perdure.workflow.tasks import (
+    ActivityTimeout,
+    HeartbeatTimeout,
+    TaskCancelledError,
+    TaskFailedError,
+    WorkflowCancelled,
+    when_all,
+    when_any,
+)
 
 __all__ = [
+    "ActivityCancelled",
     "ActivityContext",
+    "ActivityTimeout",
     "Actor",
     "ActorProxy",
     "App",
     "FailurePolicy",
+    "HeartbeatTimeout",
     "Node",
     "NonRetriableError",
     "PerdureError",
+    "RetryAfter",
     "RetryPolicy",
     "RuntimeStatus",
+    "TaskCancelledError",
     "TaskFailedError",
+    "WorkflowCancelled",
     "WorkflowClient",
     "WorkflowContext",
     "WorkflowState",
