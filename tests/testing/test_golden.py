@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from perdure import ActivityContext, App, TaskFailedError, WorkflowContext
 from perdure.errors import InvalidInput, NotRegistered
 from perdure.sidecar.decoded import event_json
-from perdure.testing import NonDeterminism, blocking, replay
+from perdure.testing import NonDeterminism, blocking, replay, replay_export
 from perdure.testing.golden import decode
 from perdure.workflow import events
 
@@ -133,3 +135,36 @@ def test_every_kind_of_event_is_read_as_it_was_written() -> None:
     shown = [{"number": number, **event_json(event)} for number, event in enumerate(of_each)]
     assert decode(json.loads(json.dumps(shown))) == of_each
     assert datetime.fromisoformat(shown[0]["at"]) == datetime.fromtimestamp(at / 1e6, tz=UTC)
+
+
+def exported(path: Path) -> Path:
+    """By the command line, of three instances under way, one that has ended, one of another app and one not begun."""
+    store = f"sqlite:///{path}/state.db"
+    with blocking(release(), store=store) as perdure:
+        for id in ("a", "b", "c"):
+            perdure.start("order", 5, instance_id=id)
+        perdure.start("child", 1, instance_id="young")
+        perdure.advance(days=1)
+    with blocking(App("another"), store=store) as perdure:
+        perdure.start("unknown", instance_id="foreign")
+    file = path / "running.jsonl"
+    command = [sys.executable, "-m", "perdure", "export", str(file), "--store", store, "--app-id", "kept"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return file
+
+
+def test_every_instance_of_an_export(tmp_path: Path) -> None:
+    file = exported(tmp_path)
+    found = replay_export(file, release())
+    assert {id: found[id].waits for id in ("a", "b", "c")} == dict.fromkeys("abc", ("event approved",))
+    assert found["young"].status == "completed"
+    with pytest.raises(
+        NonDeterminism, match="3 of 7 instances could not go on with this code: 'a': "
+    ) as told:
+        replay_export(file, release(reminds=True))
+    assert sorted(told.value.broken) == ["a", "b", "c"]  # type: ignore[attr-defined]
+    assert replay_export(file, App("another")) == {}
+    with file.open("a") as lines:
+        lines.write("{}\n")
+    with pytest.raises(InvalidInput, match=r"line 8 of .* not an exported instance"):
+        replay_export(file, release())

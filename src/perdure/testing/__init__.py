@@ -12,7 +12,7 @@ With pytest, the fixture `perdure` is one of these environments: see docs/testin
 
 from perdure.testing.crashes import CrashMattered, CrashReport, crash_everywhere
 from perdure.testing.environment import BlockingEnvironment, Environment
-from perdure.testing.golden import Replayed, replay
+from perdure.testing.golden import Replayed, replay, replay_export
 from perdure.testing.override import Override, override
 from perdure.testing.time import TimeStandsStill
 from perdure.workflow.executor import NonDeterminism
@@ -33,4 +33,5 @@ __all__ = [
     "crash_everywhere",
     "override",
     "replay",
+    "replay_export",
 ]

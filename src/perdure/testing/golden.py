@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from pathlib import Path
@@ -13,13 +13,18 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from perdure.app import App
-from perdure.errors import InvalidInput
-from perdure.workflow import events
-from perdure.workflow.commands import Completed, ContinuedAsNew, Failed
+from perdure.errors import InvalidInput, NotRegistered, PerdureError
+from perdure.workflow import events, record
+from perdure.workflow.engine import workflow_type
 from perdure.workflow.events import Event, ExecutionStarted
-from perdure.workflow.executor import Instance
+from perdure.workflow.executor import Instance, NonDeterminism
 from perdure.workflow.replay import Replay
 from perdure.workflow.run import InProcessExecutor
+
+#: How the keys of a history begin.
+HISTORY = "history-"
+#: How many of the instances that could not go on are shown.
+SHOWN = 3
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: dict[str, type[msgspec.Struct]] = {kind.__name__: kind for kind in get_args(Event)}
@@ -28,7 +33,7 @@ _TYPES: dict[str, type[msgspec.Struct]] = {kind.__name__: kind for kind in get_a
 class Replayed(msgspec.Struct, frozen=True):
     """Where the code stands at the end of a history that it agrees with."""
 
-    #: "waiting", "completed", "failed", "terminated" or "continued".
+    #: "waiting", or how it ended: "completed", "failed", "terminated", …
     status: str
     #: What it waits for: "activity 'charge' (task 3)", "event 'approval'", …
     waits: tuple[str, ...] = ()
@@ -51,29 +56,65 @@ def replay(
     `NonDeterminism` when the code does something else than it did then: deployed, it would leave the instance STALLED.
     `NotRegistered` when the app has no workflow of this name. `InvalidInput` for what is no whole history.
     """
-    found = decode(history)
-    if not found or not isinstance(found[0], ExecutionStarted):
+    return _replayed(decode(history), app, instance_id)
+
+
+def replay_export(file: str | PathLike[str], app: App) -> dict[str, Replayed]:
+    """Runs the app's workflow code over each instance that `perdure export` has written to the file; by id, where the
+    code stands. Those of other apps and those that have not begun are left out.
+
+    `NonDeterminism` names those that would be STALLED if this code were deployed: with `broken` as the error of each.
+    `InvalidInput` for a line that is no exported instance.
+    """
+    found: dict[str, Replayed] = {}
+    broken: dict[str, PerdureError] = {}
+    kind = workflow_type(app.namespace, app.app_id)
+    with Path(file).open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                exported = record.decode(line)
+                history = _stored(exported)
+            except PerdureError as error:
+                raise InvalidInput(f"line {number} of {file}: {error.message}") from error
+            if exported.type != kind or not history:
+                continue
+            try:
+                found[exported.id] = _replayed(history, app, exported.id)
+            except (NonDeterminism, NotRegistered) as error:
+                broken[exported.id] = error
+    if broken:
+        shown = "; ".join(f"{id!r}: {error.message}" for id, error in list(broken.items())[:SHOWN])
+        more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        raise NonDeterminism(
+            f"{len(broken)} of {len(broken) + len(found)} instances could not go on with this code: {shown}{more}",
+            broken=broken,
+        )
+    return found
+
+
+def _stored(exported: record.Record) -> list[Event]:
+    keys = [key for key in exported.values if key.startswith(HISTORY)]
+    keys.sort(key=lambda key: int(key.removeprefix(HISTORY)))
+    return [events.decode(exported.values[key]) for key in keys]
+
+
+def _replayed(history: Sequence[Event], app: App, instance_id: str) -> Replayed:
+    if not history or not isinstance(history[0], ExecutionStarted):
         raise InvalidInput(
             "the history does not begin with ExecutionStarted: it takes all events, from number 0 on"
         )
-    started = found[0]
     executor = InProcessExecutor(app.registry)
-    run = executor.run(Instance(app.app_id, app.namespace, instance_id), started)
+    run = executor.run(Instance(app.app_id, app.namespace, instance_id), history[0])
     try:
         replaying = Replay(run)
-        for event in found:
+        for event in history:
             replaying.feed(event)
         replaying.finish()
-        if isinstance(found[-1], events.ExecutionCompleted):
-            ended = found[-1]
+        ended = history[-1]
+        if isinstance(ended, events.ExecutionCompleted):
             return Replayed(ended.status, output=_value(ended.result))
-        match run.outcome:
-            case Completed(result):
-                return Replayed("completed", output=_value(result))
-            case Failed():
-                return Replayed("failed")
-            case ContinuedAsNew():
-                return Replayed("continued")
         return Replayed("waiting", tuple(run.waiting_for()))
     finally:
         run.close()
