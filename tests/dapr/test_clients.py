@@ -132,6 +132,15 @@ def test_what_is_refused_is_an_internal_error(client: DaprWorkflowClient) -> Non
         assert (caught.value._error_code or "").startswith("ERR_")
 
 
+def test_a_start_at_a_time(client: DaprWorkflowClient) -> None:
+    later = datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
+    client.schedule_new_workflow("echo", instance_id="later", start_at=later)
+    assert client.get_workflow_state("later").runtime_status is WorkflowStatus.PENDING
+    past = later - timedelta(days=1)
+    client.schedule_new_workflow("echo", instance_id="now", start_at=past)
+    client.wait_for_workflow_start("now", timeout_in_seconds=PATIENCE)
+
+
 def test_a_life_with_the_general_client(client: DaprWorkflowClient) -> None:
     with DaprClient() as dapr:
         started = dapr.start_workflow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,12 +43,15 @@ class DaprWorkflowClient:
         *,
         input: Any = None,
         instance_id: str | None = None,
+        start_at: datetime | None = None,
     ) -> str:
-        """Starts a workflow; returns the instance's id when the start is durable. An instance with this id that is
-        still active is an error; a finished one is replaced."""
+        """Starts a workflow, at `start_at` (naive means UTC) or at once; returns the instance's id when the start is
+        durable. An instance with this id that is still active is an error; a finished one is replaced."""
         name = name_of(workflow)
         return current().call(
-            lambda client: client.schedule_new_workflow(name, input=input, instance_id=instance_id)
+            lambda client: client.schedule_new_workflow(
+                name, input=input, instance_id=instance_id, start_at=start_at
+            )
         )
 
     def get_workflow_state(self, instance_id: str, *, fetch_payloads: bool = True) -> WorkflowState:
