@@ -28,10 +28,10 @@ from perdure.workflow.client import EngineClient
 from perdure.workflow.engine import WorkflowEngine, workflow_type
 from perdure.workflow.limits import check_limit
 from perdure.workflow.locator import TableLocator
-from perdure.workflow.transfers import Transfers
 from perdure.workflow.registry import Registry
 from perdure.workflow.run import InProcessExecutor
 from perdure.workflow.slots import slots_type
+from perdure.workflow.transfers import Transfers
 
 
 class ActorSpec(NamedTuple):
