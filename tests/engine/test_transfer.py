@@ -139,6 +139,38 @@ async def test_a_timer_that_is_still_to_come(app: App, place: Any, eventually: A
         assert state.output == "woken"
 
 
+async def test_one_that_begins_later(app: App, place: Any) -> None:
+    async with place.serve(app) as node:
+        client = node.client
+        await client.schedule_new_workflow("nap", input=0, instance_id="i", start_at=timedelta(seconds=3))
+        before = await client.get_workflow_state("i")
+        assert before is not None
+        assert before.runtime_status is RuntimeStatus.PENDING
+        await put(node, await taken(node, "i"))
+        after = await client.get_workflow_state("i")
+        assert after is not None
+        assert (after.runtime_status, after.scheduled_at) == (RuntimeStatus.PENDING, before.scheduled_at)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
+        assert state.output == "woken"
+        assert state.started_at >= before.scheduled_at
+
+
+async def test_callers_keys_are_known_after_an_import(app: App, place: Any) -> None:
+    """Those that the record has, and those that were taken since."""
+    async with place.serve(app) as node:
+        client = node.client
+        await client.schedule_new_workflow("listen", input=3, instance_id="i", idempotency_key="start")
+        await client.raise_workflow_event("i", "x", data=1, event_id="one")
+        record = await Transfers(node.runtime.engine).export("i")
+        await client.raise_workflow_event("i", "x", data=2, event_id="two")
+        await put(node, record, replace=True)
+        await client.schedule_new_workflow("listen", input=3, instance_id="i", idempotency_key="start")
+        for id, data in (("one", 1), ("two", 2), ("three", 3), ("four", 4)):
+            await client.raise_workflow_event("i", "x", data=data, event_id=id)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
+        assert state.output == [1, 3, 4]
+
+
 async def test_a_paused_one_with_what_waits_for_it(app: App, place: Any) -> None:
     async with place.serve(app) as node:
         client = node.client
