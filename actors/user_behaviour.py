@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure import payload
@@ -35,7 +36,7 @@ from perdure.errors import (
     StoreError,
 )
 from perdure.logs import fields
-from perdure.statestore.contract import Page, Reminder, Snapshot
+from perdure.statestore.contract import ActorId, Page, Reminder, Snapshot
 
 if TYPE_CHECKING:
     from perdure.actors.user_type import UserActorType
@@ -44,6 +45,9 @@ log = logging.getLogger("perdure.actors")
 
 #: Seconds that `on_deactivate` has.
 DEACTIVATE_TIMEOUT = 5.0
+
+#: What a message asks for: begun by the turn itself, so that nothing is left where it never begins.
+Work = Callable[[], Coroutine[Any, Any, Any]]
 
 #: What user code may raise without harm to others; what else there is (KeyboardInterrupt) ends the process.
 _RAISED = (Exception, asyncio.CancelledError, LoopBlocked)
@@ -124,6 +128,10 @@ class UserBehaviour:
         mailbox = self.activation.mailbox
         while mailbox:
             message = mailbox.popleft()
+            if type(message.answer) is _Partly:
+                # Its last commit did not pass, but those before it did.
+                message.answer(Moved())
+                continue
             if self.activation.expired(message):
                 continue
             work = self._work(message)
@@ -138,7 +146,7 @@ class UserBehaviour:
         context.committed()
         inner = self._inner
         if self._running is not None:
-            self._running.saved = True
+            _note_saved(self._running)
             for one in inner.turns if inner is not None else ():
                 one.saved = True
                 one.mark = context.mark()
@@ -171,20 +179,20 @@ class UserBehaviour:
 
     # --- a turn ------------------------------------------------------------------------------------------------------
 
-    def _work(self, message: Message) -> Coroutine[Any, Any, Any] | None:
+    def _work(self, message: Message) -> Work | None:
         """What the message asks for; None when it needs no turn and is answered."""
         body = message.body
         if self._refused is not None and self._refused[0] is message:
-            return _fail(StoreError(self._refused[1]))
+            return partial(_fail, StoreError(self._refused[1]))
         if type(body) is Reminder:
-            return self._expire(body) if body.name == EXPIRE else self._remind(body)
+            return partial(self._expire if body.name == EXPIRE else self._remind, body)
         if type(body) is Timer:
-            return self._call_timer(body) if self._timers.live(body) else None
+            return partial(self._call_timer, body) if self._timers.live(body) else None
         if message.method in operations.OPERATIONS:
             return self._operate(message)
         return self._requested(message)
 
-    def _requested(self, message: Message) -> Coroutine[Any, Any, Any] | None:
+    def _requested(self, message: Message) -> Work | None:
         """The call of a method; None when it cannot be, which is answered."""
         try:
             method = find(self.kind.methods, self.kind.name, message.method)
@@ -193,18 +201,17 @@ class UserBehaviour:
             message.answer(error)
             return None
         if message.key is not None:
-            return self._call_once(message, method, arguments)
-        return self._call(method, arguments)
+            return partial(self._call_once, message, method, arguments)
+        return partial(self._call, method, arguments)
 
-    async def _run(self, turn: UserTurn, work: Coroutine[Any, Any, Any]) -> Turn | None:
+    async def _run(self, turn: UserTurn, work: Work) -> Turn | None:
         """Runs the turn of one message. None when it was made void meanwhile: whoever did that has the message."""
         if self._running is not turn:
-            work.close()
             return None
         self._begin(turn)
         turn.context.open = True
         try:
-            answer = await work
+            answer = await work()
             if turn.context.state.soonest is not None:
                 await turn.context.prepare()
         except _RAISED as error:
@@ -383,16 +390,15 @@ class UserBehaviour:
             self.activation.host.clock.spawn(self._run_inside(turn, work))
             return
 
-    async def _run_inside(self, turn: UserTurn, work: Coroutine[Any, Any, Any]) -> None:
+    async def _run_inside(self, turn: UserTurn, work: Work) -> None:
         inner = self._inner
         assert inner is not None
         if turn not in inner.turns:
-            work.close()
             return
         self._begin(turn)
         turn.mark = turn.context.mark()
         try:
-            answer = await work
+            answer = await work()
         except _RAISED as error:
             if turn not in inner.turns:
                 return
@@ -498,11 +504,11 @@ class UserBehaviour:
             await target.on_reminder(reminder.name, data)
             await reminders.done(reminder, plan)
 
-    def _operate(self, message: Message) -> Coroutine[Any, Any, Any]:
+    def _operate(self, message: Message) -> Work:
         if message.method == operations.CHANGE_STATE:
             # The object may know of the state what is not so any more: the next call has a new one.
             self._context = self._new_context()
-        return self._operated(message, self._context)
+        return partial(self._operated, message, self._context)
 
     async def _operated(self, message: Message, context: ActorContext) -> PerdureError | None:
         mark = context.mark()
@@ -564,6 +570,31 @@ class _Door:
         await self._behaviour.close_door(self._turn)
 
 
+class _Partly:
+    """The answer of a call of which a part is stored: whoever asked is not to send it again by himself."""
+
+    __slots__ = ("_answer", "_target")
+
+    def __init__(self, message: Message) -> None:
+        self._answer = message.answer
+        self._target = message.target
+
+    def __call__(self, answer: Any) -> None:
+        self._answer(_partly_lost(self._target) if isinstance(answer, Moved) else answer)
+
+
+def _note_saved(turn: UserTurn) -> None:
+    turn.saved = True
+    message = turn.message
+    # Ticks have nobody who sends them again.
+    if type(message.answer) is not _Partly and type(message.body) not in (Reminder, Timer):
+        message.answer = _Partly(message)
+
+
+def _partly_lost(target: ActorId) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{target} was lost in a call of which a part was saved")
+
+
 async def _fail(error: Exception) -> None:
     raise error
 
@@ -571,7 +602,7 @@ async def _fail(error: Exception) -> None:
 def _lost(turn: UserTurn) -> PerdureError:
     """What the caller is told when its turn became void."""
     if turn.saved or turn.saving:
-        return OutcomeUnknown(f"{turn.message.target} was lost in a call of which a part was saved")
+        return _partly_lost(turn.message.target)
     return Moved()
 
 

@@ -393,6 +393,31 @@ async def test_a_call_lost_after_save_has_an_unknown_outcome(start: Any) -> None
     assert Gate.entered == 1
 
 
+async def test_a_call_whose_last_commit_meets_another_version_does_not_run_again(
+    start: Any, store: Any
+) -> None:
+    rig = await start(Gate)
+    call = asyncio.ensure_future(rig.actor(Gate, "a").save_then_wait("x"))
+    await rig.until(lambda: "x" in Gate.gates)
+    store.actors[ActorId("Gate", "a")].version = b"another"
+    Gate.gates["x"].set()
+    with pytest.raises(OutcomeUnknown):
+        await call
+    assert Gate.entered == 1
+    assert await rig.stored(Gate, "a") == {"saved": b'"x"'}
+
+
+async def test_a_call_whose_last_commit_is_fenced_does_not_run_again(start: Any) -> None:
+    rig = await start(Gate)
+    call = asyncio.ensure_future(rig.actor(Gate, "a").save_then_wait("x"))
+    await rig.until(lambda: "x" in Gate.gates)
+    await start(Gate)
+    Gate.gates["x"].set()
+    with pytest.raises(OutcomeUnknown):
+        await call
+    assert Gate.entered == 1
+
+
 async def test_a_save_that_is_rejected_raises_in_the_method(start: Any, store: Any) -> None:
     rig = await start(Gate)
     store.on_commit = lambda batch: _raise(StoreError("too large")) if "saved" in batch[0].put else None

@@ -268,6 +268,7 @@ SCENARIOS: dict[str, Scenario] = {
             "actors",
             (kill, kill, *PLACEMENT, *STORE, cut, cut_nodes, repeating, evict),
             nodes=3,
+            pause=0.4,
             stories=1,
             counters=0,
             rings=4,

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from perdure.actors.activation import Activation
+from perdure.actors.context import ActorContext
 from perdure.actors.handover import Release, Released
 from perdure.actors.host import ActorHost
 from perdure.actors.messages import Message
 from perdure.actors.ownership import Ownership
 from perdure.actors.router import Delivery
 from perdure.actors.turn import Turn
+from perdure.actors.user_behaviour import UserBehaviour
+from perdure.actors.user_turn import UserTurn
 from perdure.errors import StoreError, StoreUnavailable
 from perdure.placement.client import PlacementClient
 from perdure.statestore.committer import Committer, Done
@@ -298,6 +301,23 @@ def what_waits_behind_a_message_forced_away_is_not_sent(patch: Patch) -> None:
     patch.setattr(Outbox, "_sent", forgetful)
 
 
+def a_reply_is_not_kept(patch: Patch) -> None:
+    patch.setattr(UserBehaviour, "_keep", lambda *_: None)
+
+
+def a_turn_inside_is_answered_before_the_commit(patch: Patch) -> None:
+    async def early(self: UserBehaviour, context: ActorContext, *, look: bool = False) -> None: ...
+
+    patch.setattr(UserBehaviour, "_checkpoint", early)
+
+
+def a_turn_goes_on_beside_the_one_inside(patch: Patch) -> None:
+    async def close_door(self: UserBehaviour, turn: UserTurn) -> None:
+        turn.ticket = ""
+
+    patch.setattr(UserBehaviour, "close_door", close_door)
+
+
 #: Each bug, a scenario that shows it, and words of what the simulation says.
 BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (no_fence_check, "network", "somebody else than the owner wrote"),
@@ -331,6 +351,9 @@ BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (a_lost_write_is_still_believed, "rollback", "after the last fault"),
     (a_call_of_unknown_outcome_is_made_again, "network", "an increment was counted twice"),
     (what_waits_behind_a_message_forced_away_is_not_sent, "calm", "after the last fault"),
+    (a_reply_is_not_kept, "actors", "answered in two ways"),
+    (a_turn_inside_is_answered_before_the_commit, "actors", "is not stored"),
+    (a_turn_goes_on_beside_the_one_inside, "actors", ""),
 ]
 
 
