@@ -103,6 +103,35 @@ def test_no_crash_matters_to_workflows_that_are_right() -> None:
     assert report.crashes == 2 * report.commits
 
 
+def test_starts_with_keys_and_for_later_and_cancelling() -> None:
+    undoing = App("undoing")
+    undone: set[str] = set()
+
+    @undoing.activity
+    async def undo(ctx: ActivityContext) -> None:
+        undone.add(ctx.instance_id)
+
+    @undoing.workflow
+    async def waits(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.wait_for_external_event("never")
+        finally:
+            await ctx.call_activity(undo)
+        return "never"
+
+    async def scenario(client: WorkflowClient) -> object:
+        undone.clear()
+        ids = [await client.schedule_new_workflow(waits, idempotency_key="k") for _ in range(2)]
+        ids.append(await client.schedule_new_workflow(waits, start_at=timedelta(days=3)))
+        for id in sorted(set(ids)):
+            await client.wait_for_workflow_start(id)
+            await client.cancel_workflow(id)
+        ended = [(await client.wait_for_workflow_completion(id)).runtime_status for id in ids]
+        return len(set(ids)), [status.finished for status in ended], sorted(undone) == sorted(set(ids))
+
+    assert crash_everywhere(undoing, scenario).outcome == (2, [True] * 3, True)
+
+
 def test_an_activity_that_must_not_run_twice_is_found() -> None:
     async def counts(client: WorkflowClient) -> object:
         counted.clear()

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from perdure import ActivityContext, Actor, ActorProxy, App, RetryPolicy, RuntimeStatus, WorkflowContext
+from perdure import (
+    ActivityContext,
+    Actor,
+    ActorProxy,
+    App,
+    RetryPolicy,
+    RuntimeStatus,
+    TaskFailedError,
+    WorkflowContext,
+)
 from perdure.errors import DeadlineExceeded, InstanceNotFound
 from perdure.testing import Environment, NonDeterminism, TimeStandsStill, blocking
 
@@ -175,6 +184,44 @@ async def test_an_activity_that_hangs_is_told(app: App) -> None:
             await perdure.wait(id)
         await perdure.advance(hours=1, while_running=True)
         assert perdure.now == START + timedelta(hours=1)
+
+
+async def test_time_limits_of_activities_go_by_it() -> None:
+    app = App("limits")
+
+    @app.activity(start_to_close_timeout=timedelta(minutes=5))
+    async def hangs(ctx: ActivityContext) -> None:
+        await asyncio.Event().wait()
+
+    @app.workflow
+    async def limited(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.call_activity(hangs)
+        except TaskFailedError as error:
+            return f"{error.details.type} after {milliseconds(ctx.current_utc_datetime)}"
+        return "never"
+
+    async with Environment(app) as perdure:
+        id = await perdure.client.schedule_new_workflow(limited)
+        await perdure.advance(minutes=4, seconds=59, while_running=True)
+        state = await perdure.client.get_workflow_state(id)
+        assert state is not None
+        assert state.runtime_status is RuntimeStatus.RUNNING
+        await perdure.advance(seconds=2, while_running=True)
+        output = (await perdure.state(id)).output
+        assert isinstance(output, str)
+        assert output.endswith(f"after {milliseconds(START + timedelta(minutes=5))}")
+        assert "Timeout" in output
+
+
+async def test_starts_for_later_go_by_it(app: App) -> None:
+    async with Environment(app) as perdure:
+        id = await perdure.client.schedule_new_workflow("month", start_at=timedelta(days=365))
+        await perdure.advance(days=364)
+        assert (await perdure.state(id)).runtime_status is RuntimeStatus.PENDING
+        await perdure.advance(days=1)
+        assert (await perdure.state(id)).runtime_status is RuntimeStatus.RUNNING
+        assert (await perdure.wait(id)).output == (START + timedelta(days=395)).isoformat()
 
 
 async def test_retries_come_at_their_time() -> None:

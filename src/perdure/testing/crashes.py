@@ -163,6 +163,7 @@ class _Run:
         self.where = "never"
         self._crashed = False
         self._life: Life | None = None
+        self._lives: list[Life] = []
         self._serving = asyncio.Event()
         self._time: Time
 
@@ -172,6 +173,8 @@ class _Run:
         try:
             return loop.run_until_complete(self._world())
         finally:
+            for life in self._lives:
+                life.bury()
             _bury(loop)
             loop.close()
 
@@ -219,6 +222,7 @@ class _Run:
         while True:
             life = Life(self._app, self._store, now, witness=Witness(self._store, self._commit))
             self._life = life
+            self._lives.append(life)
             await life.start()
             if not life.ended.done():
                 self._time.node, self._time.clock = life.node, life.clock
@@ -273,10 +277,12 @@ class SurvivingClient(EngineClient):
     async def start(
         self, name: str, payload: bytes | None, instance_id: str | None = None, **options: Any
     ) -> str:
-        # The same id in each run, so that their outcomes can be compared.
+        # The same ids in each run, so that their outcomes can be compared. A key makes one by itself.
         self._started += 1
         options.setdefault("start_id", f"scenario-{self._started}")
-        return await super().start(name, payload, instance_id or f"scenario-{self._started}", **options)
+        if instance_id is None and options.get("idempotency_key") is None:
+            instance_id = f"scenario-{self._started}"
+        return await super().start(name, payload, instance_id, **options)
 
     async def get(self, instance_id: str) -> WorkflowState | None:
         return await self._ask(lambda: EngineClient.get(self, instance_id))

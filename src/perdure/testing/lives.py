@@ -13,6 +13,7 @@ from perdure.runtime import RuntimeOptions
 from perdure.statestore.contract import Commit, CommitResult
 from perdure.statestore.memory import LeaseRecord, MemoryStore
 from perdure.testing.clock import VirtualClock
+from perdure.workflow.orchestrator import WorkflowBehaviour
 
 #: Whose callback it is; None: the world outside.
 _LIFE: ContextVar[Life | None] = ContextVar("perdure_life", default=None)
@@ -98,6 +99,16 @@ class Life:
         # The system frees what a dead process held.
         for name, record in list(self._store.leases.items()):
             self._store.leases[name] = LeaseRecord(record.term, record.value)
+
+    def bury(self) -> None:
+        """Ends workflow code where it waits, as the engine does when an instance leaves memory: were it left to the
+        garbage collector, its `finally` blocks would be heard of."""
+        self.kill()
+        runtime = getattr(self.node, "runtime", None)
+        for activation in runtime.host.activations.values() if runtime is not None else ():
+            behaviour = activation.behaviour
+            if isinstance(behaviour, WorkflowBehaviour):
+                behaviour.close_run()
 
 
 class Witness:
