@@ -260,8 +260,9 @@ class ActivityHost:
     def _ended(self, lane: Lane[ActivityRequest], context: ActivityContext) -> None:
         request = context._request
         # Another one has its place if it was cancelled and is wanted again by an owner that does not know of that.
-        if self._running.get((request.execution_id, request.task_id)) is context:
-            del self._running[request.execution_id, request.task_id]
+        found = self._running.pop((request.execution_id, request.task_id), None)
+        if found is not context and found is not None:
+            self._running[request.execution_id, request.task_id] = found
         if context._watch is not None:
             context._watch.stop()
             context._watch = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import events
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from threading import get_ident
@@ -121,6 +122,9 @@ class Task(Generic[T]):
             # Also in the `finally` of code that is ended where it waits: nothing of that has any effect.
             return False
         if run.thread != get_ident():
+            if isinstance(sys.exc_info()[1], GeneratorExit):
+                # The same, where the run was dropped rather than closed.
+                return False
             raise WorkflowMisuse(f"{self!r} can be cancelled only by the code of its own workflow")
         cancel(self, lambda task: _cancelled(task, reason))
         return True

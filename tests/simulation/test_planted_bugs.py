@@ -22,12 +22,14 @@ from perdure.placement.client import PlacementClient
 from perdure.statestore.committer import Committer, Done
 from perdure.statestore.contract import Commit, CommitResult, TypePartition
 from perdure.statestore.memory import MemoryStore
-from perdure.workflow import controls, ending, work
-from perdure.workflow.commands import CreateTimer
+from perdure.workflow import controls, decisions, ending, work
+from perdure.workflow.commands import CancelTask, CreateTimer
 from perdure.workflow.dispatch import Dispatcher
+from perdure.workflow.events import TaskCancelled
 from perdure.workflow.instance import Instance
 from perdure.workflow.metadata import Metadata
 from perdure.workflow.outbox import Outbox
+from perdure.workflow.requests import Cancel, Waiting
 from perdure.workflow.run import InProcessRun
 from perdure.workflow.suspicion import Suspicion
 from perdure.workflow.work import Work
@@ -318,6 +320,31 @@ def a_turn_goes_on_beside_the_one_inside(patch: Patch) -> None:
     patch.setattr(UserBehaviour, "close_door", close_door)
 
 
+def a_cancelled_task_takes_an_answer(patch: Patch) -> None:
+    def noted(self: Work, command: CancelTask) -> None:
+        self.history.append(TaskCancelled(self.at, command.id))
+
+    patch.setitem(work.DECISIONS, CancelTask, noted)
+
+
+def a_cancel_is_acknowledged_and_forgotten(patch: Patch) -> None:
+    patch.setitem(work.HANDLERS, Cancel, Work.answer)
+
+
+def a_cancel_is_lost_when_it_has_to_wait(patch: Patch) -> None:
+    receive = Work.receive
+
+    def forget(self: Work, body: Waiting) -> None:
+        if not isinstance(body, Cancel):
+            receive(self, body)
+
+    patch.setattr(Work, "receive", forget)
+
+
+def a_child_that_is_cancelled_is_not_told(patch: Patch) -> None:
+    patch.setattr(decisions, "cancel_child", lambda work, task, reason: None)
+
+
 #: Each bug, a scenario that shows it, and words of what the simulation says.
 BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (no_fence_check, "network", "somebody else than the owner wrote"),
@@ -351,6 +378,10 @@ BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (a_lost_write_is_still_believed, "rollback", "after the last fault"),
     (a_call_of_unknown_outcome_is_made_again, "network", "an increment was counted twice"),
     (what_waits_behind_a_message_forced_away_is_not_sent, "calm", "after the last fault"),
+    (a_cancelled_task_takes_an_answer, "cancels", ""),
+    (a_cancel_is_acknowledged_and_forgotten, "cancels", ""),
+    (a_cancel_is_lost_when_it_has_to_wait, "cancels", "after the last fault"),
+    (a_child_that_is_cancelled_is_not_told, "cancels", "after the last fault"),
     (a_reply_is_not_kept, "actors", "answered in two ways"),
     (a_turn_inside_is_answered_before_the_commit, "actors", "is not stored"),
     (a_turn_goes_on_beside_the_one_inside, "actors", ""),
