@@ -41,7 +41,8 @@ def _asked(work: Work, task_id: int) -> TraceContext | None:
 
 
 def schedule_task(work: Work, command: ScheduleTask) -> None:
-    engine = work.engine
+    engine, instance = work.engine, work.instance
+    started = instance.started
     event = TaskScheduled(
         work.at,
         command.id,
@@ -50,11 +51,13 @@ def schedule_task(work: Work, command: ScheduleTask) -> None:
         command.key,
         command.input,
         command.app_id,
-        _asked(work, command.id),
+        # Mostly there is none, and then it is not worth a call.
+        None
+        if engine.tracing is None and started is not None and started.trace is None
+        else _asked(work, command.id),
         command.attempt,
     )
     work.history.append(event)
-    instance = work.instance
     instance.open[command.id] = event
     work.turn.effects.append((engine.dispatcher.dispatch, (work.actor, instance.meta, event)))
 

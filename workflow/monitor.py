@@ -75,9 +75,8 @@ class Monitor:
         """A workflow has the answer of an activity, so long after it asked for it."""
         if well:
             series = self._asked_well.get(name) or _kept(self._asked_well, self._asked, name)
-            value = micros / 1000
-            series.counts[bisect_left(RUNS, value)] += 1
-            series.total += value
+            series.counts[bisect_left(RUNS, micros / 1000)] += 1
+            series.total += micros / 1000
         else:
             self._asked.observe(micros / 1000, name, "failed")
 

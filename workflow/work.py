@@ -278,11 +278,12 @@ class Work:
         task = instance.open.pop(body.task_id)
         if instance.meta.task_deaths:
             instance.meta.task_deaths.pop(body.task_id, None)
-        took = (task.name, body.failure is None, self.at - task.at)
-        self.turn.effects.append((self.engine.monitor.activity_settled, took))
-        if self.engine.tracing is not None and instance.started is not None:
+        engine = self.engine
+        # Not as an effect, which would cost as much again: should the commit not pass, it is counted twice.
+        engine.monitor.activity_settled(task.name, body.failure is None, self.at - task.at)
+        if engine.tracing is not None and instance.started is not None:
             told = (self.actor.id, instance.started, task, body.failure, self.at)
-            self.turn.effects.append((self.engine.tracing.activity_ended, told))
+            self.turn.effects.append((engine.tracing.activity_ended, told))
         self.arrive(message, body)
 
     def _settle_outbox(self, instance: Instance, body: ActivityDone) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from perdure import (
     Node,
     RetryPolicy,
     RuntimeStatus,
+    WorkflowClient,
     WorkflowContext,
 )
 from perdure.errors import ConfigurationError
+from perdure.statestore.memory import MemoryStore
 from perdure.workflow import trace
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -325,6 +327,42 @@ async def test_a_span_of_the_callers_own_code_is_the_parent(spans: Spans) -> Non
         await spans.until("orchestration||shipping")
     create = spans.one("create_orchestration||shipping")
     assert parent(create) == f"{request.get_span_context().span_id:016x}"
+
+
+async def test_a_client_over_http_passes_its_span_on(spans: Spans) -> None:
+    async with serve(http_port=0) as node:
+        assert node.url is not None
+        client = WorkflowClient(node.url)
+        with api.get_tracer("test").start_as_current_span("request") as request:
+            id = await client.schedule_new_workflow("shipping")
+        await client.wait_for_workflow_completion(id, timeout=30)
+        await client.close()
+        await spans.until("orchestration||shipping")
+    create = spans.one("create_orchestration||shipping")
+    assert parent(create) == f"{request.get_span_context().span_id:016x}"
+
+
+async def test_a_trace_over_several_nodes(spans: Spans) -> None:
+    """Instances, children and activities wherever placement puts them: each trace is whole, and each span comes once."""
+    store = MemoryStore(partitions=32, shared=True)
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(serve(store=store)) for _ in range(3)]
+        for number in range(12):
+            await nodes[number % 3].client.schedule_new_workflow("order", instance_id=f"o-{number}")
+        for number in range(12):
+            await nodes[number % 2].client.raise_workflow_event(f"o-{number}", "approved")
+        for number in range(12):
+            await nodes[0].client.wait_for_workflow_completion(f"o-{number}", timeout=60)
+    traces: dict[str, list[ReadableSpan]] = {}
+    for span in spans.all:
+        traces.setdefault(ids(span)[0], []).append(span)
+    assert len(traces) == 12
+    for found in traces.values():
+        known = {ids(span)[1] for span in found}
+        assert len(known) == len(found) == 13
+        assert {parent(span) for span in found} <= known | {""}
+    told_by = {(span.attributes or {})["perdure.node"] for span in spans.named("orchestration||order")}
+    assert len(told_by) > 1
 
 
 @pytest.mark.parametrize("sampler", [ParentBased(TraceIdRatioBased(0.5)), ALWAYS_OFF])

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import re
+import sys
 import time
 import weakref
 from typing import Any, NoReturn
@@ -113,7 +114,7 @@ class Connection:
             method,
             url,
             data=None if body is None else io.BytesIO(body),
-            headers=headers,
+            headers={**(headers or {}), **_trace()},
             allow_redirects=False,
         ) as answer:
             after = answer.headers.get("Retry-After", "")
@@ -211,3 +212,13 @@ def _checked(server: str) -> str:
 
 def _token() -> str | None:
     return next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
+def _trace() -> dict[str, str]:
+    """The headers of the current span, where the program uses OpenTelemetry: what is started is part of its trace."""
+    found: dict[str, str] = {}
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry import propagate
+
+        propagate.inject(found)
+    return found
