@@ -25,6 +25,7 @@ from perdure.sidecar.requests import (
     json_body,
     malformed,
     name_in_path,
+    request_key,
     start_id,
     start_options,
     text,
@@ -153,7 +154,7 @@ class ActorApi:
         method = name_in_path(request, "method", "method name", "ERR_ACTOR_METHOD")
         if actor.type.startswith(RESERVED):
             return await self._internal(request, actor, method)
-        key = request.headers.get("Idempotency-Key")
+        key = request_key(request)
         try:
             result = await self._actors.call(
                 actor.type, actor.id, method, await json_body(request), idempotency_key=key

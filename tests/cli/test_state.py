@@ -68,6 +68,12 @@ def test_calls(perdure: Any, node: Any) -> None:
     assert perdure("actor", "call", "Counter/1", "echo", "--json").json is None
 
 
+def test_a_call_with_a_key(perdure: Any, node: Any) -> None:
+    assert perdure("actor", "call", "Counter/1", "echo", "--data", "1", "--key", "order 7").json == 1
+    assert node.node.actors.keys_given == ["order 7"]
+    assert perdure("actor", "call", "Counter/1", "echo", "--key", "")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("actor", "method", "said"),
     [

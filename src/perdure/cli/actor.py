@@ -9,7 +9,7 @@ import typer
 
 from perdure.cli import show
 from perdure.cli.failures import usage
-from perdure.cli.options import DEFAULT_SERVER, AppId, AsJson, Server, Store, read_json
+from perdure.cli.options import DEFAULT_SERVER, AppId, AsJson, Server, Store, read_json, read_key
 from perdure.cli.remote import EMPTY, actor_path
 from perdure.cli.target import node, reader
 
@@ -36,6 +36,10 @@ def call(
         str | None,
         typer.Option("--data", "-d", metavar="JSON", help="JSON, '-' for stdin, '@file' for a file."),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Idempotency key: the same again is not executed again."),
+    ] = None,
     server: Server = DEFAULT_SERVER,
     store: Store = None,
     as_json: AsJson = False,
@@ -44,8 +48,9 @@ def call(
     type, id = split_actor(actor)
     path = f"{actor_path(type, id)}/method/{quote(method, safe='')}"
     payload = read_json(data, "--data")
+    key = read_key(key, "--key")
     with node(server, store) as target:
-        found = target.request("POST", path, None, payload)
+        found = target.request("POST", path, None, payload, key=key)
     if found is not EMPTY:
         show.show_json(found)
     elif as_json:
