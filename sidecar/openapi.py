@@ -117,6 +117,18 @@ def _changes(one: str, instance: list[Json]) -> Json:
         "raiseEvent/{event}": _action(
             "Raises an event.", [*instance, event, _KEY], body=_payload("The event's data.")
         ),
+        "rerun": _operation(
+            "Runs a finished instance again, as a new one.",
+            [*instance, *_rerun_options()],
+            {
+                202: _started("Started."),
+                409: _error("It is not finished, or the new id is taken."),
+                **_NO_INSTANCE,
+            },
+            body=_payload(
+                "The input of the activity or child of that event, or else of the workflow, if another."
+            ),
+        ),
         "pause": _action("Pauses an instance.", [*instance, reason]),
         "resume": _action("Resumes an instance.", [*instance, reason]),
         "cancel": _action("Lets an instance come to an end, undoing what it has to.", [*instance, reason]),
@@ -155,6 +167,20 @@ def _list_filters() -> list[Json]:
         _query("createdTo", _TIME, "Only those created before."),
         _query("cursor", {**_WORDS, "maxLength": 4096}, "From an earlier answer: the next page."),
         _query("limit", _whole(1, 1000, 100), "How many at most."),
+    ]
+
+
+def _rerun_options() -> list[Json]:
+    return [
+        _query(
+            "fromEvent",
+            {"type": "integer", "minimum": 0, "maximum": 10**12},
+            "The number of the history event, of an activity, child or timer that the code asked for, from which it "
+            "goes on. Without it, it begins from the start.",
+        ),
+        _query(
+            "instanceID", {"type": "string", "pattern": r"^[A-Za-z0-9_-]{0,64}$"}, "The id of the new one."
+        ),
     ]
 
 
@@ -358,7 +384,7 @@ _TIME: Json = {"type": "string", "format": "date-time"}
 # Narrower than what is accepted: what fits is always a time.
 _WHEN = (
     r"^(20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z"
-    r"|[0-9]{1,6}(ms|s|m|h))$"
+    r"|0|[0-9]{1,6}(ms|s|m|h))$"
 )
 _TAG = r"^[ -<>-~]{1,256}=[ -~]{0,256}$"
 _KEY: Json = {

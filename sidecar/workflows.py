@@ -18,6 +18,7 @@ from perdure.sidecar.errors import Handler, Refusal
 from perdure.sidecar.facade import Facade
 from perdure.sidecar.polls import LongPolls
 from perdure.sidecar.requests import (
+    checked_id,
     dapr_instance_id,
     flag,
     instance_id,
@@ -127,6 +128,7 @@ class WorkflowApi:
             Route("GET", base, self.list, "ERR_LIST_WORKFLOWS"),
             Route("GET", one, self.get, "ERR_GET_WORKFLOW"),
             Route("POST", f"{one}/raiseEvent/{{event:[^/]*}}", self.raise_event, "ERR_RAISE_EVENT_WORKFLOW"),
+            Route("POST", f"{one}/rerun", self.rerun, "ERR_RERUN_WORKFLOW"),
             Route("POST", f"{one}/pause", self.pause, "ERR_PAUSE_WORKFLOW"),
             Route("POST", f"{one}/resume", self.resume, "ERR_RESUME_WORKFLOW"),
             Route("POST", f"{one}/cancel", self.cancel, "ERR_CANCEL_WORKFLOW"),
@@ -157,6 +159,18 @@ class WorkflowApi:
         given = dapr_instance_id(request.query.get("instanceID"))
         started = await self._workflows.start(
             name, await json_body(request), given, start_id=start_id(request), **start_options(request)
+        )
+        version, _, component = request.rel_url.raw_path.split("/")[1:4]
+        return started_response(started, f"/{version}/workflows/{component}")
+
+    async def rerun(self, request: web.Request) -> web.Response:
+        new = request.query.get("instanceID")
+        event = request.query.get("fromEvent")
+        started = await self._workflows.rerun(
+            instance_id(request),
+            from_event=None if event is None else whole(request, "fromEvent", 0, 0, MAX_NUMBER),
+            new_instance_id=checked_id(new, "instance id", "ERR_INSTANCE_ID") if new else None,
+            payload=await json_body(request),
         )
         version, _, component = request.rel_url.raw_path.split("/")[1:4]
         return started_response(started, f"/{version}/workflows/{component}")

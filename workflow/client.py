@@ -12,6 +12,7 @@ import msgspec
 
 from perdure.actors.messages import Identity
 from perdure.errors import (
+    AlreadyExists,
     DeadlineExceeded,
     InstanceNotFound,
     InvalidId,
@@ -24,7 +25,8 @@ from perdure.errors import (
 from perdure.payload import Payload
 from perdure.statestore.contract import ActorId, InstanceFilter, Page
 from perdure.workflow.engine import WorkflowEngine
-from perdure.workflow.events import Event
+from perdure.workflow.events import Event, ExecutionStarted
+from perdure.workflow.fork import finished, fork
 from perdure.workflow.instance import describe
 from perdure.workflow.metadata import EDGE_PREFIX
 from perdure.workflow.moment import start_time
@@ -32,6 +34,8 @@ from perdure.workflow.receipts import id_for_key
 from perdure.workflow.requests import Cancel, Purge, Raise, Resume, Start, Suspend, Terminate, Wait
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.trace import INCOMING
+from perdure.workflow.transfer import read
+from perdure.workflow.transfers import Transfers
 from perdure.workflow.workflows import IF_EXISTS, IfExists
 
 #: Seconds for which a request is sent again while its owner cannot be reached.
@@ -114,6 +118,35 @@ class EngineClient:
         )
         await self._begin(instance_id, body)
         return instance_id
+
+    async def rerun(
+        self,
+        instance_id: str,
+        *,
+        from_event: int | None = None,
+        new_instance_id: str | None = None,
+        payload: Payload = None,
+    ) -> str:
+        engine = self._engine
+        check_id(instance_id)
+        new = engine.clock.token(16).hex() if new_instance_id is None else new_instance_id
+        check_id(new)
+        check_payload(payload, "the input")
+        if new == instance_id:
+            raise InvalidInput("what is run again gets another id than the instance that it comes from")
+        source = await read(engine.store, engine.actor(instance_id))
+        if source is None:
+            raise InstanceNotFound()
+        if from_event is not None:
+            record = fork(source, from_event, new, payload, engine.clock.now(), engine.clock.token)
+            await Transfers(engine).restore(record)
+            return new
+        _, history = finished(source)
+        first = history[0]
+        assert isinstance(first, ExecutionStarted)
+        if await self.get(new) is not None:
+            raise AlreadyExists(f"there is an instance {new!r}")
+        return await self.start(first.name, first.input if payload is None else payload, new, tags=first.tags)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

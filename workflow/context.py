@@ -427,13 +427,13 @@ class WorkflowContext:
         """A unique id that is the same on replay. Use it in place of `uuid.uuid4()`."""
         self._check()
         self._uuids += 1
-        return uuid.uuid5(_UUIDS, f"{self._run.execution_id}:{self._uuids}")
+        return uuid.uuid5(_UUIDS, f"{self._run.seed}:{self._uuids}")
 
     def random(self) -> random.Random:
         """Randomness that is the same on replay. Use it in place of the module `random`."""
         self._check()
         if self._random is None:
-            self._random = random.Random(self._run.execution_id)
+            self._random = random.Random(self._run.seed)
         return self._random
 
     # --- misuse -----------------------------------------------------------------------------------------------------

@@ -101,6 +101,8 @@ class ExecutionStarted(HistoryEvent, frozen=True, tag=True):
     scheduled: int | None = None
     trace: TraceContext | None = None
     tags: dict[str, str] = {}
+    #: What its random values come of, if not of its execution id: an instance that was run again finds the same.
+    seed: str = ""
 
 
 class TaskCompleted(HistoryEvent, frozen=True, tag=True, gc=False):

@@ -72,6 +72,7 @@ class InProcessRun:
         self.instance = instance
         self.name = started.name
         self.execution_id = started.execution_id
+        self.seed = started.seed or started.execution_id
         self.generation = started.generation
         self.outcome: Outcome | None = None
         self.custom_status: Payload = None

@@ -55,6 +55,20 @@ class Workflows(Protocol):
         is taken, see `IfExists`. `idempotency_key`: the caller's; the same again is a success that changes nothing,
         with another name, input or tags it is `KeyReused`; without an instance id, one is made of it."""
 
+    async def rerun(
+        self,
+        instance_id: str,
+        *,
+        from_event: int | None = None,
+        new_instance_id: str | None = None,
+        payload: bytes | None = None,
+    ) -> str:
+        """Runs a finished instance again, as another one, and returns the id of that. `from_event`: the number of the
+        history event from which it goes on (an activity, a child or a timer that the code asked for): what was done
+        before is taken over. None: from the start. `payload`: the input of that, if another. `InstanceNotFound`,
+        `InvalidState` while it is not finished, `NotFound` when there is no such event, `InvalidInput` when nothing
+        can be run again from it, `AlreadyExists` when there is an instance with the new id."""
+
     async def get(self, instance_id: str) -> WorkflowState | None:
         """The instance as of its last commit."""
 

@@ -183,6 +183,8 @@ def test_raise(perdure: Any, node: Any) -> None:
     [
         (["pause", "x", "--reason", "for lunch"], ("pause", "x", "for lunch")),
         (["resume", "x"], ("resume", "x", "")),
+        (["cancel", "x"], ("cancel", "x", "")),
+        (["cancel", "x", "--reason", "late"], ("cancel", "x", "late")),
         (["terminate", "x"], ("terminate", "x", None, "", True)),
         (
             ["terminate", "x", "--output", '"gone"', "--reason", "late", "--no-recursive"],
@@ -200,7 +202,7 @@ def test_steering(perdure: Any, node: Any, arguments: list[str], call: tuple[Any
     assert node.node.workflows.calls[-1] == call
 
 
-@pytest.mark.parametrize("verb", ["get", "wait", "history", "pause", "resume", "terminate", "purge"])
+@pytest.mark.parametrize("verb", ["get", "wait", "history", "pause", "resume", "cancel", "terminate", "purge"])
 def test_every_command_on_an_unknown_instance(perdure: Any, node: Any, verb: str) -> None:
     result = perdure("workflow", verb, "a/b#?%")
     assert result.status == 1
@@ -250,3 +252,20 @@ def test_raise_with_an_id_of_ones_own(perdure: Any, node: Any) -> None:
     perdure("workflow", "start", "waiter", "--id", "x")
     assert perdure("workflow", "raise", "x", "go", "-d", "1", "--event-id", "é 1").status == 0
     assert node.node.workflows.calls[-1] == ("raise_event", "x", "go", b"1", "é 1")
+
+
+def test_rerun_prints_the_new_id(perdure: Any, node: Any) -> None:
+    perdure("workflow", "start", "echo", "--id", "x")
+    assert perdure("workflow", "rerun", "x").out == "made\n"
+    unchanged = (("from_event", None), ("new_instance_id", None), ("payload", None))
+    assert node.node.workflows.calls[-1] == ("rerun", "x", *unchanged)
+    result = perdure("workflow", "rerun", "x", "--from-event", "3", "--new-id", "y.1", "-i", "[1]", "--json")
+    assert result.json == {"instanceID": "y.1"}
+    changed = (("from_event", 3), ("new_instance_id", "y.1"), ("payload", b"[1]"))
+    assert node.node.workflows.calls[-1] == ("rerun", "x", *changed)
+
+
+def test_rerun_of_what_goes_on(perdure: Any, node: Any) -> None:
+    perdure("workflow", "start", "waiter", "--id", "x")
+    result = perdure("workflow", "rerun", "x")
+    assert (result.status, "not finished" in result.error) == (1, True)

@@ -270,3 +270,16 @@ async def test_a_payload_that_is_too_large(client: WorkflowClient, monkeypatch: 
     monkeypatch.setattr("perdure.workflow.client.PAYLOAD_BYTES", 1000)
     with pytest.raises(PayloadTooLarge):
         await client.schedule_new_workflow("listen", input="x" * 1000)
+
+
+async def test_what_has_finished_is_run_again(client: WorkflowClient) -> None:
+    id = await client.schedule_new_workflow("twice", input=21)
+    await client.wait_for_workflow_completion(id, timeout=20)
+    again = await client.rerun_workflow(id)
+    assert (await client.wait_for_workflow_completion(again, timeout=20)).output == 42
+    assert await client.rerun_workflow(id, new_instance_id="an id: ä", input=5) == "an id: ä"
+    assert (await client.wait_for_workflow_completion("an id: ä", timeout=20)).output == 10
+    with pytest.raises(AlreadyExists):
+        await client.rerun_workflow(id, new_instance_id=again)
+    with pytest.raises(InstanceNotFound):
+        await client.rerun_workflow("none")

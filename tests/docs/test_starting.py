@@ -54,8 +54,14 @@ async def test_its_blocks_do_what_it_says(tmp_path: Path) -> None:
         assert len(reports) == 4
         assert {state.runtime_status for state in reports} == {RuntimeStatus.PENDING}
         assert len((await node.client.list(name="session")).items) == 1
-        (order,) = (await node.client.list(name="order")).items
+        order = await node.client.get_workflow_state(given["id"])
         assert (order.generation, order.output) == (1, {"id": "p-17"})
+        again = [
+            one for one in (await node.client.list(name="order")).items if one.instance_id != given["id"]
+        ]
+        assert len(again) == 3
+        assert {one.instance_id for one in again} >= {given["again"], f"{given['id']}-again"}
+        assert {str(one.input) for one in again} == {str(order.input)}
 
 
 async def _run(code: CodeType, given: dict[str, Any]) -> None:

@@ -135,6 +135,12 @@ class FakeWorkflows:
             reason="",
         )
 
+    async def rerun(self, instance_id: str, **options: Any) -> str:
+        self._called("rerun", instance_id, *sorted(options.items()))
+        if not self._known(instance_id).runtime_status.finished:
+            raise InvalidState(f"{instance_id!r} has not finished")
+        return options["new_instance_id"] or "made"
+
     async def get(self, instance_id: str) -> WorkflowState | None:
         self._called("get", instance_id)
         return self.states.get(instance_id)

@@ -139,3 +139,46 @@ async def test_a_real_event_with_a_key(real: Any, id: str) -> None:
 async def test_a_key_that_cannot_be_one(real: Any, id: str, bad: str) -> None:
     answer = await real("POST", f"{BASE}/waiter/start?instanceID={id}", headers={"Idempotency-Key": bad})
     assert (answer.status, answer.code) == (400, "ERR_INVALID_INPUT")
+
+
+# --- once more -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_finished_instance_is_run_again(real: Any, id: str) -> None:
+    await real("POST", f"{BASE}/twice/start?instanceID={id}", "21")
+    assert (await real("GET", f"{BASE}/{id}/wait")).json["runtimeStatus"] == "COMPLETED"
+    again = await real("POST", f"{BASE}/{id}/rerun")
+    assert (again.status, again.headers["Location"]) == (202, f"{BASE}/{again.json['instanceID']}")
+    state = (await real("GET", f"{BASE}/{again.json['instanceID']}/wait")).json
+    assert state["properties"]["dapr.workflow.output"] == "42"
+    other = await real("POST", f"{BASE}/{id}/rerun?fromEvent=1&instanceID={id}-2", "5")
+    assert (other.status, other.json) == (202, {"instanceID": f"{id}-2"})
+    state = (await real("GET", f"{BASE}/{id}-2/wait")).json
+    # The workflow's input is what it was; the activity's is not.
+    assert state["properties"] == {"dapr.workflow.input": "21", "dapr.workflow.output": "10"}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("fromEvent=99", 404, "ERR_NOT_FOUND"),
+        ("fromEvent=0", 400, "ERR_INVALID_INPUT"),
+        ("fromEvent=-1", 400, "ERR_MALFORMED_REQUEST"),
+        ("fromEvent=x", 400, "ERR_MALFORMED_REQUEST"),
+        ("instanceID=a%2Fb", 400, "ERR_INSTANCE_ID_INVALID"),
+    ],
+)
+async def test_what_cannot_be_run_again_over_http(
+    real: Any, id: str, query: str, status: int, code: str
+) -> None:
+    await real("POST", f"{BASE}/twice/start?instanceID={id}", "21")
+    await real("GET", f"{BASE}/{id}/wait")
+    answer = await real("POST", f"{BASE}/{id}/rerun?{query}")
+    assert (answer.status, answer.code) == (status, code)
+
+
+async def test_what_goes_on_is_not_run_again(real: Any, id: str) -> None:
+    assert (await real("POST", f"{BASE}/{id}/rerun")).status == 404
+    await real("POST", f"{BASE}/waiter/start?instanceID={id}")
+    answer = await real("POST", f"{BASE}/{id}/rerun")
+    assert (answer.status, answer.code) == (409, "ERR_RERUN_WORKFLOW")

@@ -91,5 +91,9 @@ _RESET = Work.reset
 def test_bug_is_found(bug: Callable[[Patch], None], monkeypatch: Patch) -> None:
     bug(monkeypatch)
     with pytest.raises(Failed):
-        for seed in range(SEEDS):
-            simulate(seed, "starts")
+        _simulate()
+
+
+def _simulate() -> None:
+    for seed in range(SEEDS):
+        simulate(seed, "starts")

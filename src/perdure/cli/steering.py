@@ -131,6 +131,37 @@ def purge(
     _say(f"purged {id}", as_json)
 
 
+@app.command()
+def rerun(
+    id: InstanceId,
+    from_event: Annotated[
+        int | None,
+        typer.Option("--from-event", metavar="N", min=0, help="Go on from this history event; else anew."),
+    ] = None,
+    new_id: Annotated[
+        str | None, typer.Option("--new-id", metavar="ID", help="The new instance's id; else one is made.")
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input", "-i", metavar="JSON", help="Another input: '-' for stdin, '@file' for a file."
+        ),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Runs a finished instance again, as a new one, and prints its id."""
+    payload = read_json(input, "--input")
+    query = {"fromEvent": from_event, "instanceID": new_id}
+    with node(server, store) as target:
+        started = target.request("POST", f"{instance_path(id)}/rerun", query, payload)
+    if as_json:
+        show.show_json(started)
+    else:
+        print(show.clean(started["instanceID"]))
+
+
 def _say(done: str, as_json: bool) -> None:
     if as_json:
         show.show_json({})

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Workflow = Callable[..., Any] | str
 
+#: The input that there was.
+SAME: Any = object()
 #: Seconds for which a node that cannot be reached is tried again.
 RETRY_FOR = 10.0
 
@@ -156,6 +158,27 @@ class WorkflowClient:
             if_exists=if_exists,
             idempotency_key=idempotency_key,
             tags=tags,
+        )
+
+    async def rerun_workflow(
+        self,
+        instance_id: str,
+        *,
+        from_event: int | None = None,
+        new_instance_id: str | None = None,
+        input: Any = SAME,
+    ) -> str:
+        """Runs a finished instance again, as a new one, and returns the id of that; the finished one stays as it is.
+
+        `from_event`: the number of a history event by which the code asked for an activity, a child workflow or a
+        timer. What was done before is taken over; that, and whatever had no answer then, is done anew. Without it
+        everything is. `input`: that of the activity or child, or of the workflow, if another one. `InvalidState` while
+        the instance is not finished; `NotFound` when there is no such event; `InvalidInput` when nothing can be run
+        again from it; `AlreadyExists` when there is an instance with the new id.
+        """
+        payload = None if input is SAME else payloads.encode(input, "the input") or b"null"
+        return await self._workflows.rerun(
+            instance_id, from_event=from_event, new_instance_id=new_instance_id, payload=payload
         )
 
     # --- looking -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from perdure.client.answers import (
 )
 from perdure.client.connection import Connection
 from perdure.duration import format_go, format_time
-from perdure.errors import DeadlineExceeded, InstanceNotFound, InvalidInput
+from perdure.errors import AlreadyExists, DeadlineExceeded, InstanceNotFound, InvalidInput
 from perdure.payload import Payload
 from perdure.statestore.contract import Page
 from perdure.workflow.client import (
@@ -128,6 +128,24 @@ class HttpWorkflows:
             body = _started_by_call(name, payload)
         answer = await self._connection.request("POST", path, query, body, headers=headers)
         return read_started(answer, self._server)
+
+    async def rerun(
+        self,
+        instance_id: str,
+        *,
+        from_event: int | None = None,
+        new_instance_id: str | None = None,
+        payload: Payload = None,
+    ) -> str:
+        # Made here, so that asking again means the same instance.
+        new = secrets.token_hex(16) if new_instance_id is None else new_instance_id
+        check_id(new)
+        check_payload(payload, "the input")
+        query = self._query(instanceID=new, fromEvent=None if from_event is None else str(from_event))
+        path = f"{_path(instance_id)}/rerun"
+        # If it was lost whether it exists, it does.
+        await self._connection.request("POST", path, query, payload, done=AlreadyExists)
+        return new
 
     async def _workflow_type(self) -> str:
         """The actor type of the app's workflows, as a part of a path."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from perdure.client.client import SAME
 from perdure.client.portal import Portal
 from perdure.payload import Payload
 from perdure.statestore.contract import Page
@@ -89,6 +90,20 @@ class SyncWorkflowClient:
                 if_exists=if_exists,
                 idempotency_key=idempotency_key,
                 tags=tags,
+            )
+        )
+
+    def rerun_workflow(
+        self,
+        instance_id: str,
+        *,
+        from_event: int | None = None,
+        new_instance_id: str | None = None,
+        input: Any = SAME,
+    ) -> str:
+        return self._run(
+            self._client.rerun_workflow(
+                instance_id, from_event=from_event, new_instance_id=new_instance_id, input=input
             )
         )
 
