@@ -59,6 +59,14 @@ def test_where_columns_would_be_too_narrow_each_row_is_a_block() -> None:
     assert "" in found
 
 
+def test_a_column_of_remarks_without_any_takes_no_room() -> None:
+    rows = [("order-1", "slow", "COMPLETED", "3.2 s ago", "1.4 s ago", "")]
+    assert lines(50, rows) == [
+        "ID       WORKFLOW  STATUS     CREATED    UPDATED",
+        "order-1  slow      COMPLETED  3.2 s ago  1.4 s ago",
+    ]
+
+
 def test_what_is_piped_is_one_line_a_row() -> None:
     found = lines(show.PIPED_WIDTH)
     assert len(found) == 3

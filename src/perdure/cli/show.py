@@ -164,6 +164,9 @@ def rows_table(
     from rich.table import Table
 
     texts = [[_one_line(value) for value in row] for row in rows]
+    if not headings[-1] and not any(row[-1].plain for row in texts):
+        # There is nothing to remark on: the room is for the others.
+        headings, texts = headings[:-1], [row[:-1] for row in texts]
     natural = [
         max(len(heading), 1, *(row[number].cell_len for row in texts))
         for number, heading in enumerate(headings)
