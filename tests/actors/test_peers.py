@@ -146,6 +146,8 @@ async def test_a_message_arrives_as_it_was_sent(cluster: Cluster) -> None:
         repeatable=False,
         redelivered=True,
         chain=chain,
+        key="pay ä/7",
+        tickets=("", "5f0a"),
         deadline=a.clock.monotonic() + 60,
     )
     assert await answer.get() == b'{"x": 1}'
@@ -156,6 +158,7 @@ async def test_a_message_arrives_as_it_was_sent(cluster: Cluster) -> None:
         b'{"x": 1}',
     )
     assert (message.identity, message.chain) == (identity, chain)
+    assert (message.key, message.tickets) == ("pay ä/7", ("", "5f0a"))
     assert (message.repeatable, message.redelivered) == (False, True)
     assert message.deadline is not None
     assert 0 < message.deadline - b.clock.monotonic() <= 60
@@ -168,6 +171,7 @@ async def test_what_a_message_does_not_say(cluster: Cluster) -> None:
     await a.send("b", None).get()
     (message,) = b.messages
     assert (message.body, message.identity, message.deadline, message.chain) == (None, None, None, ())
+    assert (message.key, message.tickets) == (None, ())
     assert (message.repeatable, message.redelivered) == (True, False)
 
 
