@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 
 from perdure import (
     ActivityContext,
@@ -302,6 +303,15 @@ async def test_timers_that_were_due_meanwhile_come_at_once(app: App, tmp_path: P
     async with Environment(app, store=store, start=START + timedelta(days=1)) as perdure:
         assert (await perdure.state(id)).output == "too late"
         assert perdure.now == START + timedelta(days=1)
+
+
+async def test_http_is_served_where_it_is_wanted(app: App) -> None:
+    """What comes in that way waits for the test's time, too."""
+    async with Environment(app, http_port=0) as perdure, ClientSession() as session:
+        url = f"{perdure.node.url}/v1.0/workflows/dapr/month/start?instanceID=over-http"
+        async with session.post(url) as answer:
+            assert answer.status == 202
+        assert (await perdure.wait("over-http")).output == (START + timedelta(days=30)).isoformat()
 
 
 async def test_code_that_does_something_else_on_replay_fails_the_test() -> None:
