@@ -263,6 +263,7 @@ class ActivityHost:
         found = self._running.pop((request.execution_id, request.task_id), None)
         if found is not context and found is not None:
             self._running[request.execution_id, request.task_id] = found
+        context._task = None
         if context._watch is not None:
             context._watch.stop()
             context._watch = None
@@ -336,11 +337,11 @@ class ActivityHost:
         context._reason = reason
         if context._watch is not None:
             context._watch.stop()
-        name = context._request.name
+        name, task = context._request.name, context._task
         lane = self._lanes.get(name)
-        if lane is not None and self._engine.registry.get_activity(name).is_async:
-            context._task.add_done_callback(lambda _: self._never_began(lane, context))
-            context._task.cancel()
+        if lane is not None and task is not None and self._engine.registry.get_activity(name).is_async:
+            task.add_done_callback(lambda _: self._never_began(lane, context))
+            task.cancel()
 
     def _never_began(self, lane: Lane[ActivityRequest], context: ActivityContext) -> None:
         """A task that is cancelled before its first step does not take it to say that it has ended."""
@@ -360,7 +361,7 @@ class ActivityHost:
     async def close(self) -> None:
         """Cancels what runs on the loop; threads end by themselves, unheard."""
         self.stop_starting()
-        tasks = [context._task for context in self._running.values()]
+        tasks = [context._task for context in self._running.values() if context._task is not None]
         for context in self._running.values():
             if not self._engine.registry.get_activity(context._request.name).is_async:
                 # All that a thread can be told.

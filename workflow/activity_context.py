@@ -34,7 +34,8 @@ class ActivityContext:
         self._details: Payload = None
         #: Its time limits, if it has any.
         self._watch: Watch | None = None
-        self._task: asyncio.Task[Any]
+        #: What runs it, as long as it runs: the two know each other, and apart they are freed at once.
+        self._task: asyncio.Task[Any] | None = None
 
     @property
     def instance_id(self) -> str:

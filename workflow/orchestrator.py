@@ -28,7 +28,7 @@ from perdure.workflow.instance import Instance, UnreadableHistory, describe
 from perdure.workflow.outbox import Outbox
 from perdure.workflow.rebuild import rebuild
 from perdure.workflow.recovery import DEATH_LIMIT
-from perdure.workflow.requests import Purge, Raise, Restore, Start, Wait
+from perdure.workflow.requests import Cancel, Purge, Raise, Restore, Start, Wait
 from perdure.workflow.stall import Stalled
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.suspicion import Suspicion
@@ -47,7 +47,7 @@ OVERTAKING = (*CONTROL, Purge, Restore)
 #: What gets a turn of its own.
 APART = frozenset((Purge, Restore))
 #: What can be received before the whole history is known.
-UNMATCHED = (Start, Raise, Wait)
+UNMATCHED = (Start, Raise, Cancel, Wait)
 
 
 class WorkflowBehaviour:
