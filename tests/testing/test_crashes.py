@@ -247,7 +247,7 @@ def test_what_is_wrong_with_the_scenario_itself_is_its_own_error() -> None:
         await client.wait_for_workflow_completion(id)
 
     with pytest.raises(TimeStandsStill, match="it waits for event end"):
-        crash_everywhere(app, waits, patience=0.2)
+        crash_everywhere(app, waits, patience=2)
 
 
 async def test_within_a_running_event_loop() -> None:

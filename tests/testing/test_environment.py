@@ -160,7 +160,7 @@ async def test_an_event_and_its_time_limit(app: App, early: bool) -> None:
 
 
 async def test_what_never_comes_is_told(app: App) -> None:
-    async with Environment(app, patience=0.2) as perdure:
+    async with Environment(app, patience=2) as perdure:
         with pytest.raises(TimeStandsStill, match="has not finished: it waits for event never"):
             await perdure.run("for_ever")
 
@@ -179,7 +179,7 @@ async def test_an_event_from_elsewhere_ends_a_wait(app: App) -> None:
 
 
 async def test_an_activity_that_hangs_is_told(app: App) -> None:
-    async with Environment(app, patience=0.2) as perdure:
+    async with Environment(app, patience=2) as perdure:
         id = await perdure.client.schedule_new_workflow("hung")
         with pytest.raises(TimeStandsStill, match=f"activity 'hangs' of instance '{id}' has been running"):
             await perdure.wait(id)
