@@ -48,6 +48,12 @@ class Counter(Actor):
         """Calls another actor, wherever that is."""
         return await ActorProxy.create(Counter, to).increment(1)
 
+    async def circle(self, through: str) -> int:
+        """Has another actor call this one in the middle of its turn."""
+        await self.increment(10)
+        await ActorProxy.create(Counter, through).relay(self.id)
+        return await self.increment(100)
+
 
 class TwoNode:
     """One of the two."""
@@ -114,7 +120,7 @@ class TwoNode:
             app_id="app",
             namespace="default",
             registry=self.registry,
-            actors=[ActorSpec(Counter)],
+            actors=[ActorSpec(Counter, reentrant=True)],
             store=self.store,
             partitions=PARTITIONS,
             clock=self.clock,
@@ -300,3 +306,41 @@ async def test_calls_of_user_actors(two: Two) -> None:
     assert (caught.value.error_type, caught.value.error_message) == ("LookupError", "nothing there")
     with pytest.raises(NotFound, match="no method"):
         await two.one.runtime.caller.call_actor(ActorId("Counter", away), "unknown", None)
+
+
+async def test_a_call_comes_back_over_the_link(two: Two) -> None:
+    here, away = two.id_of(two.one, "Counter", "circle"), two.id_of(two.two, "Counter", "circle")
+    for node in (two.one, two.two):
+        counter = ActorProxy.of(node.runtime.caller, Counter, here)
+        assert await counter.circle(away) % 111 == 0
+    assert await ActorProxy.of(two.two.runtime.caller, Counter, here).increment(0) == 222
+
+
+async def test_calls_with_keys_are_executed_once_however_often_links_are_cut(two: Two) -> None:
+    away = two.id_of(two.two, "Counter", "keyed")
+    proxies = (two.one.proxy, two.two.proxy)
+    answered: set[int] = set()
+
+    async def count(number: int) -> None:
+        key = f"k{number}"
+        counter = ActorProxy.of(two.one.runtime.caller, Counter, away, idempotency_key=key)
+        answered.add(await counter.increment(1))
+
+    def reached(number: int) -> bool:
+        return len(answered) >= number
+
+    async def cut() -> None:
+        while True:
+            await until(partial(reached, len(answered) + 20))
+            for proxy in proxies:
+                proxy.cut()
+
+    cutting = asyncio.create_task(cut())
+    try:
+        for first in range(0, 400, 40):
+            await asyncio.gather(*(count(number) for number in range(first, first + 40)))
+    finally:
+        cutting.cancel()
+    # Each has an answer of its own: none was executed twice, and none is missing.
+    assert answered == set(range(1, 401))
+    assert sum(proxy.connections for proxy in proxies) > 3
