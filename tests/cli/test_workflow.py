@@ -202,7 +202,9 @@ def test_steering(perdure: Any, node: Any, arguments: list[str], call: tuple[Any
     assert node.node.workflows.calls[-1] == call
 
 
-@pytest.mark.parametrize("verb", ["get", "wait", "history", "pause", "resume", "cancel", "terminate", "purge"])
+@pytest.mark.parametrize(
+    "verb", ["get", "wait", "history", "pause", "resume", "cancel", "terminate", "purge"]
+)
 def test_every_command_on_an_unknown_instance(perdure: Any, node: Any, verb: str) -> None:
     result = perdure("workflow", verb, "a/b#?%")
     assert result.status == 1

@@ -215,7 +215,9 @@ async def test_a_start_that_comes_after_its_purge_is_refused(app: App, place: An
         client, engine = node.client, node.runtime.engine
         start = Start("double", "the-start", b"1")
         answers: list[Any] = []
-        await node.runtime.workflows._request("late", "terminate", Terminate(recursive=True, start_id="the-start"))
+        await node.runtime.workflows._request(
+            "late", "terminate", Terminate(recursive=True, start_id="the-start")
+        )
         engine.router.send(engine.actor("late"), "start", start, answers.append)
         await eventually(lambda: answers)
         assert type(answers[0]).__name__ == "Purged"
@@ -228,7 +230,9 @@ async def test_a_start_that_comes_after_its_purge_is_refused(app: App, place: An
 async def test_a_purge_for_another_start_changes_nothing(app: App, place: Any, run: Any) -> None:
     async with place.serve(app) as node:
         await run(node.client, "double", 1, instance_id="mine")
-        await node.runtime.workflows._request("mine", "purge", Purge(recursive=True, force=False, start_id="other"))
+        await node.runtime.workflows._request(
+            "mine", "purge", Purge(recursive=True, force=False, start_id="other")
+        )
         assert await node.client.get_workflow_state("mine") is not None
 
 
