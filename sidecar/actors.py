@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -31,7 +31,7 @@ from perdure.sidecar.requests import (
     text,
     whole,
 )
-from perdure.sidecar.routes import Route, json_response, started_response
+from perdure.sidecar.routes import Route, accepted, json_response, started_response
 from perdure.statestore.contract import ActorId, Page, Reminder
 
 #: Actor types of the runtime itself. Users can look at their state, and call nothing but `start` of a workflow.
@@ -46,6 +46,13 @@ class StartRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     input: msgspec.Raw = msgspec.Raw()
+
+
+class RaiseRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of the actor call that raises an event in a workflow."""
+
+    name: str
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class Target(msgspec.Struct):
@@ -93,7 +100,9 @@ class Wake(msgspec.Struct, rename="camel"):
     policy: _Policy | None = msgspec.field(default=None, name="failurePolicy")
 
 
+T = TypeVar("T")
 _start_request = msgspec.json.Decoder(StartRequest)
+_raise_request = msgspec.json.Decoder(RaiseRequest)
 _operations = msgspec.json.Decoder(list[Operation])
 _wake = msgspec.json.Decoder(Wake)
 
@@ -166,17 +175,27 @@ class ActorApi:
         return web.Response(body=result, content_type="application/json")
 
     async def _internal(self, request: web.Request, actor: ActorId, method: str) -> web.Response:
-        if method != "start" or not actor.type.endswith(".workflow") or request.method not in ("POST", "PUT"):
+        callable = method in ("start", "raise") and request.method in ("POST", "PUT")
+        if not callable or not actor.type.endswith(".workflow"):
             raise Refusal(
                 403,
                 "ERR_ACTOR_TYPE_RESERVED",
-                f"{actor.type} belongs to the runtime: only POST …/method/start of a workflow can be called",
+                f"{actor.type} belongs to the runtime: only POST …/method/start and …/method/raise of a workflow "
+                "can be called",
             )
         if actor.type != self._workflow_type:
             raise Refusal(
                 404, "ERR_ACTOR_NO_ADDRESS", f"this node serves {self._workflow_type}, not {actor.type}"
             )
-        wanted = _wanted(await body_bytes(request))
+        body = await body_bytes(request)
+        if method == "raise":
+            event = _wanted(body, _raise_request, '{"name": "<event>", "data": <any JSON>}')
+            checked_name(event.name, "event name", "ERR_WORKFLOW_EVENT_NAME")
+            data = bytes(event.data) or None
+            await self._workflows.raise_event(actor.id, event.name, data, event_id=request_key(request))
+            return accepted()
+        wanted = _wanted(body, _start_request, '{"name": "<workflow>", "input": <any JSON>}')
+        checked_name(wanted.name, "workflow name", "ERR_WORKFLOW_NAME")
         started = await self._workflows.start(
             wanted.name,
             bytes(wanted.input) or None,
@@ -336,17 +355,14 @@ def _reminder_json(reminder: Reminder) -> dict[str, Any]:
     return found
 
 
-def _wanted(body: bytes) -> StartRequest:
-    example = 'send {"name": "<workflow>", "input": <any JSON>}'
+def _wanted(body: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T:
     if not body:
-        raise malformed(f"the body is empty; {example}")
+        raise malformed(f"the body is empty; send {example}")
     check_json(body)
     try:
-        wanted = _start_request.decode(body)
+        return decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise malformed(f"the body is not a start request: {error}; {example}") from None
-    checked_name(wanted.name, "workflow name", "ERR_WORKFLOW_NAME")
-    return wanted
+        raise malformed(f"the body is not what this call takes: {error}; send {example}") from None
 
 
 def _changes(body: bytes) -> list[Change]:

@@ -282,7 +282,7 @@ def _call(actor: list[Json], verb: str) -> Json:
         [*actor, _path("method", _NAME, "The method's name.", "add")],
         {
             200: _content("The method's result.", {}),
-            202: _started("The actor type is a workflow's, the method `start`: started."),
+            202: _started("The actor type is a workflow's, the method `start` or `raise`: it is stored."),
             204: {"description": "The method has no result."},
             403: _error("The actor type belongs to the runtime."),
             404: _error("No such actor type or method."),

@@ -91,10 +91,26 @@ async def test_a_start_by_actor_call_that_is_none(call: Any, node: Any, body: st
     assert node.workflows.calls == []
 
 
+async def test_an_actor_call_raises_an_event(call: Any, node: Any) -> None:
+    await call("POST", START, '{"name": "waiter"}')
+    path = START.replace("start", "raise")
+    answer = await call("POST", path, '{"name": "go", "data": {"n": 1.50}}')
+    assert answer.status == 202
+    assert node.workflows.calls[-1] == ("raise_event", "order-7", "go", b'{"n": 1.50}')
+    answer = await call("POST", path, '{"name": "go"}')
+    assert (answer.status, answer.code) == (409, "ERR_ACTOR_INVOKE_METHOD")
+    for body in ("", "[]", '{"data": 1}', '{"name": "x", "input": 1}'):
+        answer = await call("POST", path, body)
+        assert (answer.status, answer.code) == (400, "ERR_MALFORMED_REQUEST")
+    answer = await call("POST", path, '{"name": ""}')
+    assert (answer.status, answer.code) == (400, "ERR_WORKFLOW_EVENT_NAME_MISSING")
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         ("POST", f"{WORKFLOW}/x/method/CreateWorkflowInstance"),
+        ("GET", f"{WORKFLOW}/x/method/raise"),
         ("GET", f"{WORKFLOW}/x/method/start"),
         ("DELETE", f"{WORKFLOW}/x/method/start"),
         ("POST", "dapr.internal.default.shop.activity/x::0::1/method/start"),
