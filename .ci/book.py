@@ -4,6 +4,7 @@ along, as they are."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,8 @@ _LINK = re.compile(r"\]\((?!https?:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)"
 
 def on_config(config: Any) -> Any:
     """A page that mkdocs.yml does not list comes last, so that none is lost."""
-    there = {path.name for path in (ROOT / "docs").glob("*.md")}
-    listed = {"index.md"}
-    for section in config.nav[1:]:
-        for pages in section.values():
-            listed |= set(pages)
+    there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    listed = set(_pages(config.nav))
     more = sorted(there - listed)
     if more:
         config.nav.append({"More": more})
@@ -32,8 +30,8 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
-    files.append(File.generated(config, "index.md", content=_linked(readme, ROOT)))
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    files.append(File.generated(config, "index.md", content=_linked(readme, ROOT, "")))
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for match in _LINK.finditer(page.read_text()):
             target = (page.parent / match["path"]).resolve()
             if _outside(target) and target.is_file():
@@ -48,21 +46,31 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_uri == "index.md":
         return markdown
-    return _linked(markdown, ROOT / "docs")
+    parent = Path(page.file.src_uri).parent
+    return _linked(markdown, ROOT / "docs" / parent, "../" * len(parent.parts))
 
 
-def _linked(markdown: str, folder: Path) -> str:
-    """Links to files outside of `docs` lead to their copies. Links to folders and to what is not there stay, and are
-    warned of."""
+def _pages(nav: Any) -> Iterator[str]:
+    """The files that a part of the navigation lists."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for entry in nav.values() if isinstance(nav, dict) else nav:
+            yield from _pages(entry)
+
+
+def _linked(markdown: str, folder: Path, up: str) -> str:
+    """Links to files outside of `docs` lead to their copies; `up` leads from the page to the book's root. Links to
+    folders and to what is not there stay, and are warned of."""
 
     def replaced(match: re.Match[str]) -> str:
         target = (folder / match["path"]).resolve()
         if target == ROOT / "README.md":
-            return f"](index.md{match['anchor'] or ''})"
+            return f"]({up}index.md{match['anchor'] or ''})"
         if not _outside(target) or not target.is_file():
             return match[0]
         suffix = ".txt" if target.suffix == ".md" else ""
-        return f"]({SOURCE}/{target.relative_to(ROOT)}{suffix})"
+        return f"]({up}{SOURCE}/{target.relative_to(ROOT)}{suffix})"
 
     return _LINK.sub(replaced, markdown)
 

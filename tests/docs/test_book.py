@@ -32,17 +32,20 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_there(book: Path) -> None:
-    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} | {"index"}
-    assert sorted(pages - {path.stem for path in book.glob("*.html")}) == []
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).with_suffix(".html") for path in docs.rglob("*.md")} | {
+        Path("index.html")
+    }
+    assert sorted(pages - {path.relative_to(book) for path in book.rglob("*.html")}) == []
 
 
 def test_files_that_pages_link_to_come_along(book: Path) -> None:
-    for page in book.glob("*.html"):
+    for page in book.rglob("*.html"):
         text = page.read_text()
         if page.name == "404.html":
             continue  # It may be shown anywhere, so its links begin at the root.
         for link in re.findall(r'href="([^":#]+?)(?:#[^"]*)?"', text):
-            assert (book / link).exists(), f"{page.name}: {link}"
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
     assert (book / "source" / "examples" / "order_processing.py").read_bytes() == (
         ROOT / "examples" / "order_processing.py"
     ).read_bytes()

@@ -11,14 +11,14 @@ import pytest
 
 from tests.docs.blocks import ROOT, blocks
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 _NAMED_FILE = re.compile(
     r"`((?:src|sidecar|workflow|actors|placement|statestore|examples|benchmarks|tests)/[\w./-]*)`"
 )
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 @pages

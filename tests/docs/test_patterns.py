@@ -1,7 +1,9 @@
-"""docs/patterns.md: its programs do what the page says, with time that the test moves, and over HTTP as it is typed."""
+"""docs/patterns: each page's program does what the page says, with time that the test moves, and over HTTP as it is
+typed."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,33 +12,98 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, blocks
+from tests.docs.test_readme import holds
 from tests.examples.node_process import NodeProcess
 
-PAGE = ROOT / "docs" / "patterns.md"
+PAGES = sorted((ROOT / "docs" / "patterns").glob("*.md"))
 
-TESTS = """
-from datetime import timedelta
-
-import pytest
-
-from perdure import RuntimeStatus, testing
-from patterns import (
-    Job, Order, app, ask_for_approval, bounded, chain, charge, fan_out, first_answer, is_healthy, monitor, purchase,
-    refund, release, report, reserve, saga, ship, step,
-)
+#: For each program the tests of a reader who has it beside them.
+TESTS = {
+    "chaining": """
+from perdure import RuntimeStatus
+from chaining import app, chain, report, step
 
 
 def test_chain(perdure):
     assert perdure.wait(perdure.start(chain, 1)).output == [2, 4, 8]
+
+
+def test_a_failure_is_reported(perdure):
     reported = perdure.override(report, lambda ctx, problem: None)
     state = perdure.wait(perdure.start(chain, -1))
     assert state.runtime_status is RuntimeStatus.FAILED
     assert len(reported.inputs) == 1 and "only what is positive" in reported.inputs[0]
 
 
-def test_fan_out_and_bounded(perdure):
+def test_the_second_step_is_tried_again(perdure):
+    answers = iter([2, ConnectionError(), ConnectionError(), 4, 8])
+
+    def sometimes(ctx, value):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    perdure.override(step, sometimes)
+    assert perdure.wait(perdure.start(chain, 1)).output == [2, 4, 8]
+""",
+    "fan_out": """
+from perdure import RuntimeStatus
+from fan_out import app, fan_out, work
+
+
+def test_fan_out(perdure):
     assert perdure.wait(perdure.start(fan_out, 100)).output == 10100
+
+
+def test_when_all_waits_for_all_and_raises_the_first_in_order(perdure):
+    def some_fail(ctx, item):
+        if item in (2, 4):
+            raise ValueError(f"not {item}")
+        return item
+
+    done = perdure.override(work, some_fail)
+    state = perdure.wait(perdure.start(fan_out, 10))
+    assert state.runtime_status is RuntimeStatus.FAILED
+    assert "not 2" in state.failure_details.message
+    assert done.count == 10
+""",
+    "bounded_parallelism": """
+import asyncio
+
+from bounded_parallelism import app, bounded, work
+
+
+def test_bounded(perdure):
     assert perdure.wait(perdure.start(bounded, 100)).output == 10100
+
+
+def test_never_more_than_five(perdure):
+    running, most = 0, 0
+
+    async def counted(ctx, item):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return item
+
+    perdure.override(work, counted)
+    perdure.wait(perdure.start(bounded, 30))
+    assert most == 5
+""",
+    "async_http": """
+from async_http import app, report
+
+
+def test_report(perdure):
+    state = perdure.wait(perdure.start(report, 12))
+    assert (state.output, state.custom_status) == (7800, "month 12 of 12")
+""",
+    "monitor": """
+from perdure import RuntimeStatus
+from monitor import Job, app, is_healthy, monitor, report
 
 
 def test_monitor(perdure):
@@ -50,6 +117,9 @@ def test_monitor(perdure):
     assert reported.inputs == ["job-1 is not well"] * 2
     perdure.advance(days=7)
     assert perdure.state(id).input["rounds"] == 5 + 7 * 24
+""",
+    "external_events": """
+from external_events import Order, app, ask_for_approval, first_answer, purchase
 
 
 def test_purchase(perdure):
@@ -69,6 +139,9 @@ def test_first_answer(perdure):
     id = perdure.start(first_answer, ["red", "green"])
     perdure.raise_event(id, "green")
     assert perdure.wait(id).output == "green"
+""",
+    "compensation": """
+from compensation import Order, app, charge, refund, release, reserve, saga, ship
 
 
 def test_saga(perdure):
@@ -84,32 +157,38 @@ def test_saga(perdure):
     perdure.override(ship, fails)
     assert perdure.wait(perdure.start(saga, Order(5, "pen"))).output == "undone: no carrier takes it"
     assert done == ["reserve", "charge", "refund", "release"]
+""",
+}
+
+#: Each file of tests has an app of its own.
+FIXTURE = """
+
+import pytest
+
+
+@pytest.fixture
+def perdure_app():
+    return app
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With the page's program in `patterns.py`."""
-    parts = [block.text for block in blocks(PAGE) if block.info == "python patterns.py"]
-    (tmp_path / "patterns.py").write_text("\n\n".join(parts))
+    """With the program of every page."""
+    for page in PAGES:
+        programs = [block for block in blocks(page) if block.info.startswith("python ")]
+        assert len(programs) == 1, f"{page.name}: one complete program"
+        (tmp_path / programs[0].info.removeprefix("python ")).write_text(programs[0].text)
     return tmp_path
 
 
-def test_every_pattern_does_what_the_page_says(folder: Path) -> None:
-    (folder / "test_patterns.py").write_text(TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\nperdure_app = patterns:app\npythonpath = .\n")
+def test_every_pattern_does_what_its_page_says(folder: Path) -> None:
+    assert {path.stem for path in folder.glob("*.py")} == set(TESTS)
+    for name, tests in TESTS.items():
+        (folder / f"test_{name}.py").write_text(tests + FIXTURE)
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:asyncio",
-            "test_patterns.py",
-        ],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -120,11 +199,17 @@ def test_every_pattern_does_what_the_page_says(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_page_is_listed() -> None:
+    overview = (ROOT / "docs" / "patterns.md").read_text()
+    assert [page.name for page in PAGES if f"(patterns/{page.name})" not in overview] == []
+
+
 def test_the_http_api_answers_as_the_page_says(folder: Path) -> None:
-    node = NodeProcess("patterns.py:app", folder)
+    shown = blocks(ROOT / "docs" / "patterns" / "async-http.md")
+    node = NodeProcess("async_http.py:app", folder)
     node.start()
     try:
-        answers = [
+        started, asked, waited = (
             subprocess.run(
                 [
                     "bash",
@@ -139,13 +224,13 @@ def test_the_http_api_answers_as_the_page_says(folder: Path) -> None:
                 timeout=60,
                 check=True,
             ).stdout
-            for block in blocks(PAGE)
+            for block in shown
             if block.info == "sh http"
-        ]
+        )
     finally:
         node.kill()
-    assert "202" in answers[0].splitlines()[0]
-    assert "Location: /v1.0/workflows/dapr/job-1" in answers[0]
-    assert "Retry-After" in answers[0]
-    assert '"runtimeStatus":"COMPLETED"' in answers[1].replace(" ", "")
-    assert '"dapr.workflow.output":"110"' in answers[1].replace(" ", "")
+    (head,) = (block.text for block in shown if block.info == "text http")
+    assert sorted(line.strip().lower() for line in started.splitlines()) == sorted(head.lower().splitlines())
+    assert json.loads(asked)["instanceID"] == "job-1"
+    (end,) = (block.text for block in shown if block.info == "json http")
+    assert holds(json.loads(end), json.loads(waited)), waited
