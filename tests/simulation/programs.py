@@ -194,7 +194,11 @@ async def perform(ctx: WorkflowContext, op: Op) -> Any:
             LETHAL.kill()
             return "alive"
         case ["deadly", seconds]:
-            return await ctx.call_activity(deadly, input=seconds)
+            # Beside another one, so that it is not always its workflow's own node that it ends.
+            beside = ctx.call_activity(double, input=1)
+            result = await ctx.call_activity(deadly, input=seconds)
+            await beside
+            return result
         case ["branches", *ops]:
             return await when_all([perform(ctx, each) for each in ops])
         case ["raise", number]:

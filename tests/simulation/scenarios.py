@@ -293,7 +293,16 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "shares",
-            (leader_dies, leader_dies, leader_pauses, drop_links),
+            (cut, drop_links, set_aside, leader_dies),
+            nodes=3,
+            pause=1.0,
+            seconds=12.0,
+            counters=0,
+            limited="activities",
+        ),
+        Scenario(
+            "silence",
+            (cut, cut, pause, drop_links),
             nodes=3,
             pause=1.0,
             seconds=12.0,

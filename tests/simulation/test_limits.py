@@ -115,8 +115,8 @@ def what_started_elsewhere_is_not_counted(patch: Patch) -> None:
 
 BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (a_new_leader_knows_of_no_shares, "shares", "too many run in the cluster"),
-    (a_silent_nodes_share_is_given_away_at_once, "limits", "too many run in the cluster"),
-    (a_share_never_ends, "limits", "too many run in the cluster"),
+    (a_silent_nodes_share_is_given_away_at_once, "silence", "too many run in the cluster"),
+    (a_share_never_ends, "silence", "too many run in the cluster"),
     (a_share_is_taken_before_it_is_given_up, "limits", "too many run in the cluster"),
     (the_limit_of_one_node_is_ignored, "limits", "too many run on one node"),
     (a_share_is_not_looked_at, "limits", "too many run in the cluster"),

@@ -359,7 +359,7 @@ BUGS: list[tuple[Callable[[Patch], None], str, str]] = [
     (a_completion_matches_any_execution, "network", ""),
     (a_turn_is_two_commits, "calm", "a commit without metadata"),
     (an_unknown_outcome_is_written_again, "store", ""),
-    (a_request_is_never_forgotten, "kills", "again after its result"),
+    (a_request_is_never_forgotten, "kills", "an activity request is still out"),
     (an_outbox_message_is_settled_when_it_is_sent, "network", "before its delivery"),
     (a_lost_partition_is_read_from_memory, "network", "a node trusts what it has lost"),
     (continue_as_new_loses_events, "calm", "after the last fault"),

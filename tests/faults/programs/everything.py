@@ -236,7 +236,8 @@ async def drive(client: WorkflowClient) -> dict[str, Any]:
 
 async def _purged(client: WorkflowClient) -> bool:
     """The purge of "short" was acknowledged, or committed: its tombstone is there."""
-    page = await client._engine.store.keys(client._engine.actor("short"))
+    engine = client._workflows._engine
+    page = await engine.store.keys(engine.actor("short"))
     return bool(page.items)
 
 
