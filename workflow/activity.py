@@ -184,10 +184,10 @@ class ActivityHost:
     async def _run_async(
         self, lane: Lane[ActivityRequest], definition: ActivityDefinition, context: ActivityContext
     ) -> None:
-        bind(self._engine.caller)
-        request = context._request
+        engine, request = self._engine, context._request
+        bind(engine.caller)
         SUBJECT.set(context)
-        began = self._engine.clock.monotonic()
+        began = engine.clock.monotonic()
         try:
             if definition.takes_input:
                 result = await definition.fn(context, definition.decode(request.input))
@@ -199,7 +199,7 @@ class ActivityHost:
         except (Exception, LoopBlocked, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
             self._failed(lane, context, error, began)
         else:
-            self._engine.monitor.activity_ran(request.name, True, self._engine.clock.monotonic() - began)
+            engine.monitor.ran[request.name].append(engine.clock.monotonic() - began)
             self._ended(lane, context)
             if not context._reason:
                 self._answer(request, payload, None)
@@ -207,12 +207,12 @@ class ActivityHost:
     async def _run_thread(
         self, lane: Lane[ActivityRequest], definition: ActivityDefinition, context: ActivityContext
     ) -> None:
-        request = context._request
+        engine, request = self._engine, context._request
         call = partial(_call, definition, context)
-        if self._engine.tracing is not None:
+        if engine.tracing is not None:
             # With the span of this task, and whatever else OpenTelemetry keeps there.
             call = partial(contextvars.copy_context().run, call)
-        began = self._engine.clock.monotonic()
+        began = engine.clock.monotonic()
         try:
             payload = await self._threads.call(call)
         except asyncio.CancelledError as error:
@@ -225,7 +225,7 @@ class ActivityHost:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's, whatever it is
             self._failed(lane, context, error, began)
         else:
-            self._engine.monitor.activity_ran(request.name, True, self._engine.clock.monotonic() - began)
+            engine.monitor.ran[request.name].append(engine.clock.monotonic() - began)
             self._ended(lane, context)
             if not context._reason:
                 self._answer(request, payload, None)
@@ -234,7 +234,7 @@ class ActivityHost:
         self, lane: Lane[ActivityRequest], context: ActivityContext, error: BaseException, began: float
     ) -> None:
         engine, request = self._engine, context._request
-        engine.monitor.activity_ran(request.name, False, engine.clock.monotonic() - began)
+        engine.monitor.activity_failed(request.name, engine.clock.monotonic() - began)
         if engine.tracing is not None:
             engine.tracing.failed(error)
         log.info(

@@ -30,6 +30,7 @@ from perdure.workflow.fork import finished, fork
 from perdure.workflow.instance import describe
 from perdure.workflow.metadata import EDGE_PREFIX
 from perdure.workflow.moment import start_time
+from perdure.workflow.monitor import OPERATIONS
 from perdure.workflow.receipts import id_for_key
 from perdure.workflow.requests import Cancel, Purge, Raise, Resume, Start, Suspend, Terminate, Wait
 from perdure.workflow.state import RuntimeStatus, WorkflowState
@@ -293,16 +294,16 @@ class EngineClient:
                 self._pending.pop(target, None)
             _resolve(answer, value)
 
-        give_up = self._engine.clock.monotonic() + RETRY_FOR
-        self._engine.router.send(target, method, body, answered, identity=identity, give_up=give_up)
         clock, monitor = self._engine.clock, self._engine.monitor
         began = clock.monotonic()
+        give_up = began + RETRY_FOR
+        self._engine.router.send(target, method, body, answered, identity=identity, give_up=give_up)
         try:
             result = await answer
         except PerdureError:
-            monitor.answered(method, clock.monotonic() - began, well=False)
+            monitor.refused(method, clock.monotonic() - began)
             raise
-        monitor.answered(method, clock.monotonic() - began, well=True)
+        monitor.answered[OPERATIONS.get(method, method)].append(clock.monotonic() - began)
         return result
 
 

@@ -35,9 +35,13 @@ def finish(work: Work, status: str, result: Payload, failure: FailureDetails | N
     work.history.append(event)
     instance.ended = event
     meta.completed = work.at
-    ran = (meta.name, status, work.at - (meta.started or work.at))
-    work.turn.effects.append((work.engine.monitor.ended, ran))
-    _trace_end(work, instance, status, failure)
+    monitor, ran = work.engine.monitor, work.at - (meta.started or work.at)
+    if status == "completed":
+        work.turn.effects.append((monitor.completed[meta.name].append, (ran,)))
+    else:
+        work.turn.effects.append((monitor.ended, (meta.name, status, ran)))
+    if work.engine.tracing is not None:
+        _trace_end(work, instance, status, failure)
     work.set_status(RuntimeStatus(status))
     meta.deaths, meta.task_deaths, meta.stall, meta.attempts, meta.waiting = 0, {}, "", 0, ""
     _leave_behind(work, instance, drop_activities=status == "terminated")

@@ -149,6 +149,7 @@ class WorkflowEngine:
     def _look(self) -> None:
         if not self.router.closed:
             self.dispatcher.look()
+            self.monitor.settle()
             self.clock.call_later(LOOK, self._look)
 
     def table_changed(self, old: Table | None, new: Table) -> None:

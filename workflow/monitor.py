@@ -5,10 +5,9 @@ Names and labels are those that Dapr's sidecar has for the same things; duration
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 
-from perdure.metrics import MOST_SERIES, Counts, Distribution, Family, Series
+from perdure.metrics import Counts, Distribution, Family, Pending
 
 #: Upper ends of buckets in milliseconds: of answers to requests, and of what may take days.
 ANSWERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -30,20 +29,30 @@ OPERATIONS = {
 STATUSES = {"completed": "success", "failed": "failed", "terminated": "terminated"}
 
 
+#: How many are a millisecond: of seconds, of microseconds.
+_SECONDS = 0.001
+_MICROSECONDS = 1000
+
+
 class Monitor:
     """One per engine. Called on its loop; never raises. Durations of what the history says are by its times, so that
-    they are right also if another node began it."""
+    they are right also if another node began it.
+
+    What goes well is told of most, and by appending: `monitor.ran[name].append(seconds)`."""
 
     __slots__ = (
         "_answers",
         "_asked",
-        "_asked_well",
         "_ended",
         "_runs",
-        "_runs_well",
         "_scheduling",
         "_sent_again",
         "_stalls",
+        "answered",
+        "completed",
+        "ran",
+        "settled",
+        "started",
     )
 
     def __init__(self) -> None:
@@ -52,43 +61,34 @@ class Monitor:
         self._scheduling = Distribution(ANSWERS, "workflow_name")
         self._asked = Distribution(RUNS, "activity_name", "status")
         self._runs = Distribution(RUNS, "activity_name", "status")
-        #: Those of activities that went well, by name: the two that are told of most.
-        self._asked_well: dict[str, Series] = {}
-        self._runs_well: dict[str, Series] = {}
         self._stalls = Counts("workflow_name", "kind")
         self._sent_again = Counts("activity_name")
+        #: Clients' requests, by operation (`OPERATIONS`): seconds until they were answered.
+        self.answered = Pending(self._answers, _SECONDS, "success")
+        #: Executions that have begun, by workflow: microseconds since they were to.
+        self.started = Pending(self._scheduling, _MICROSECONDS)
+        #: Instances that are completed, by workflow: microseconds since they began.
+        self.completed = Pending(self._ended, _MICROSECONDS, STATUSES["completed"])
+        #: Activities whose results their workflows have, by name: microseconds since they asked for them.
+        self.settled = Pending(self._asked, _MICROSECONDS, "success")
+        #: Activities' functions that this node has run, by name: seconds that they took.
+        self.ran = Pending(self._runs, _SECONDS, "success")
 
-    def answered(self, method: str, seconds: float, *, well: bool) -> None:
-        """A client's request was answered; `method` is that of its message."""
-        operation = OPERATIONS.get(method, method)
-        self._answers.observe(seconds * 1000, operation, "success" if well else "failed")
-
-    def started(self, name: str, micros: int) -> None:
-        """An execution has begun, so long after it was to."""
-        self._scheduling.observe(micros / 1000, name)
+    def refused(self, method: str, seconds: float) -> None:
+        """A client's request was answered with an error; `method` is that of its message."""
+        self._answers.observe(seconds / _SECONDS, OPERATIONS.get(method, method), "failed")
 
     def ended(self, name: str, status: str, micros: int) -> None:
-        """An instance is "completed", "failed" or "terminated", so long after it began."""
-        self._ended.observe(micros / 1000, name, STATUSES[status])
+        """An instance is "failed" or "terminated", so long after it began."""
+        self._ended.observe(micros / _MICROSECONDS, name, STATUSES[status])
 
-    def activity_settled(self, name: str, well: bool, micros: int) -> None:
-        """A workflow has the answer of an activity, so long after it asked for it."""
-        if well:
-            series = self._asked_well.get(name) or _kept(self._asked_well, self._asked, name)
-            series.counts[bisect_left(RUNS, micros / 1000)] += 1
-            series.total += micros / 1000
-        else:
-            self._asked.observe(micros / 1000, name, "failed")
+    def activity_settled(self, name: str, micros: int) -> None:
+        """A workflow has the failure of an activity, so long after it asked for it."""
+        self._asked.observe(micros / _MICROSECONDS, name, "failed")
 
-    def activity_ran(self, name: str, well: bool, seconds: float) -> None:
-        """This node has run an activity's function."""
-        if well:
-            series = self._runs_well.get(name) or _kept(self._runs_well, self._runs, name)
-            value = seconds * 1000
-            series.counts[bisect_left(RUNS, value)] += 1
-            series.total += value
-        else:
-            self._runs.observe(seconds * 1000, name, "failed")
+    def activity_failed(self, name: str, seconds: float) -> None:
+        """An activity's function that this node has run has failed."""
+        self._runs.observe(seconds / _SECONDS, name, "failed")
 
     def stalled(self, name: str, kind: str) -> None:
         """An instance could not go on: see `stall.py` for the kinds."""
@@ -98,8 +98,14 @@ class Monitor:
         """The node that had an activity is gone, or does not know it any more."""
         self._sent_again.add(name)
 
+    def settle(self) -> None:
+        """Sorts what was told by appending; to be called now and then, so that it takes little room."""
+        for pending in (self.answered, self.started, self.completed, self.settled, self.ran):
+            pending.settle()
+
     def families(self, common: Mapping[str, str]) -> list[Family]:
         """All of it, each sample with the labels in `common`."""
+        self.settle()
         found = []
         for name, kept, of in (
             ("operation", self._answers, "requests to start, steer and purge workflows"),
@@ -137,10 +143,3 @@ class Monitor:
             )
         )
         return found
-
-
-def _kept(kept: dict[str, Series], distribution: Distribution, name: str) -> Series:
-    series = distribution.series(name, "success")
-    if len(kept) < MOST_SERIES:
-        kept[name] = series
-    return series

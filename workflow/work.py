@@ -280,7 +280,10 @@ class Work:
             instance.meta.task_deaths.pop(body.task_id, None)
         engine = self.engine
         # Not as an effect, which would cost as much again: should the commit not pass, it is counted twice.
-        engine.monitor.activity_settled(task.name, body.failure is None, self.at - task.at)
+        if body.failure is None:
+            engine.monitor.settled[task.name].append(self.at - task.at)
+        else:
+            engine.monitor.activity_settled(task.name, self.at - task.at)
         if engine.tracing is not None and instance.started is not None:
             told = (self.actor.id, instance.started, task, body.failure, self.at)
             self.turn.effects.append((engine.tracing.activity_ended, told))
@@ -455,8 +458,8 @@ class Work:
     def _begin(self, started: ExecutionStarted) -> bool:
         meta = self.instance.meta
         if not meta.started:
-            waited = (meta.name, self.at - max(meta.created, meta.scheduled))
-            self.turn.effects.append((self.engine.monitor.started, waited))
+            waited = self.at - max(meta.created, meta.scheduled)
+            self.turn.effects.append((self.engine.monitor.started[meta.name].append, (waited,)))
         meta.started = self.at
         self.set_status(RuntimeStatus.RUNNING)
         self.instance.started = started

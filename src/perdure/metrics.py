@@ -6,7 +6,7 @@ counted under `OTHER`, so that names from outside cannot fill the memory of this
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -88,8 +88,20 @@ class Distribution:
         series.counts[bisect_left(self._bounds, value)] += 1
         series.total += value
 
+    def observe_all(self, values: Iterable[float], *labels: str) -> None:
+        """As `observe` for each, at a fraction of its cost."""
+        ordered = sorted(values)
+        series = self.series(*labels)
+        before = 0
+        for place, bound in enumerate(self._bounds):
+            upto = bisect_right(ordered, bound)
+            series.counts[place] += upto - before
+            before = upto
+        series.counts[-1] += len(ordered) - before
+        series.total += sum(ordered)
+
     def series(self, *labels: str) -> Series:
-        """What observations with these labels go to, for whoever cannot afford to look it up each time."""
+        """What observations with these labels go to."""
         labels = _bounded(labels, self._series)
         found = self._series.get(labels)
         if found is None:
@@ -114,6 +126,35 @@ class Distribution:
             Sample({**common, **dict(zip(self._names, values, strict=True))}, sum(series.counts))
             for values, series in self._series.items()
         ]
+
+
+class Pending(dict[str, list[float]]):
+    """Observations by their first label, not in their buckets yet: `pending[name].append(value)` is all that one costs.
+
+    Whoever has one calls `settle` now and then, whether or not anybody reads the distribution: what waits is kept
+    value by value."""
+
+    __slots__ = ("_distribution", "_labels", "_unit")
+
+    def __init__(self, distribution: Distribution, unit: float, *labels: str) -> None:
+        """`unit`: how many of the values' units are one of the distribution's. `labels`: those after the first."""
+        super().__init__()
+        self._distribution = distribution
+        self._unit = unit
+        self._labels = labels
+
+    def __missing__(self, name: str) -> list[float]:
+        if len(self) >= MOST_SERIES:
+            name = OTHER
+        return self.setdefault(name, [])
+
+    def settle(self) -> None:
+        unit = self._unit
+        for name, values in self.items():
+            if values:
+                self._distribution.observe_all([value / unit for value in values], name, *self._labels)
+                # The same list: an effect of a turn under way may be its `append`.
+                values.clear()
 
 
 def _bounded(labels: tuple[str, ...], known: Mapping[tuple[str, ...], object]) -> tuple[str, ...]:
