@@ -80,7 +80,7 @@ def test_a_call_with_a_key(perdure: Any, node: Any) -> None:
         ("None/1", "echo", "no node has the actor type 'None'"),
         ("Counter/1", "none", "has no method 'none'"),
         ("Counter/1", "fail", "raised ValueError: no"),
-        (f"{WORKFLOW}/x", "raise", "belongs to the runtime"),
+        (f"{WORKFLOW}/x", "terminate", "belongs to the runtime"),
     ],
 )
 def test_calls_that_fail(perdure: Any, node: Any, actor: str, method: str, said: str) -> None:

@@ -174,7 +174,7 @@ def test_compensation(tmp_path: Path) -> None:
 def test_a_monitor_that_is_killed_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
     with started("monitor.py", tmp_path) as process:
         until(process, "Monitoring.")
-        assert re.search(r"Job 'job1' is (healthy|unhealthy)\.", until(process, "Job 'job1'"))
+        assert re.search(r"Job 'job1' is (healthy\.|unhealthy!)", until(process, "Job 'job1'"))
         process.send_signal(signal.SIGKILL)
         process.wait()
     with started("monitor.py", tmp_path) as process:

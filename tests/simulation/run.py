@@ -202,9 +202,13 @@ async def _rest(world: World, told: list[Story]) -> None:
             timers = [name for name in record.reminders if name not in ("forget", EXPIRE)]
             if record.recover or timers or (shadow is not None and shadow.active_since is not None):
                 restless.append((actor.id, record.recover, timers, sorted(record.values)))
-        if not restless:
+        # What a terminated instance had asked for runs all the same if it is not told otherwise: when there is a share
+        # for it, which takes a while after leaders have changed.
+        running = [node.id for node in world.living(None) if node.runtime.engine.activities.known]
+        if not restless and not running:
             return
         if world.loop.now > until:
+            world.trace("activities known to", running)
             for actor, *rest in restless:
                 world.trace("restless", actor, *rest, *_where(world, actor))
             world.checker.violated(f"not at rest {PATIENCE:.0f} s after the last fault: {restless}")
