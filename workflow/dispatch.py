@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,7 +114,7 @@ class Dispatcher:
         self._out: dict[Task, Out] = {}
         self._children: set[Task] = set()
         #: How many requests each actor has out.
-        self._actors: Counter[ActorId] = Counter()
+        self._actors: dict[ActorId, int] = {}
         #: What was found with other nodes when a partition came here, until its instance wants it.
         self._elsewhere: dict[Task, str] = {}
         #: Partitions of which others are being asked what they know.
@@ -162,9 +161,8 @@ class Dispatcher:
         task = Task(ActorId(request.actor_type, request.instance_id), request.execution_id, request.task_id)
         if task in self._out:
             return
-        self._actors[task.actor] += 1
-        near = self._actors[task.actor] == 1
-        out = self._out[task] = Out(request, self._engine.clock.monotonic(), near)
+        count = self._actors[task.actor] = self._actors.get(task.actor, 0) + 1
+        out = self._out[task] = Out(request, self._engine.clock.monotonic(), count == 1)
         node = self._elsewhere.pop(task, None) if self._elsewhere else None
         if node is not None and self._engine.locator.present(node):
             out.node = node
@@ -189,8 +187,10 @@ class Dispatcher:
             self._elsewhere.pop(task, None)
         if out is None:
             return
-        self._actors[actor] -= 1
-        if self._actors[actor] <= 0:
+        count = self._actors[actor] - 1
+        if count > 0:
+            self._actors[actor] = count
+        else:
             del self._actors[actor]
         if self._waiting:
             self._wait_no_more(task)

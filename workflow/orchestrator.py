@@ -43,7 +43,7 @@ log = logging.getLogger("perdure.workflow")
 #: Seconds that a message waits for a turn before it is received into the inbox.
 RECEIVE_AFTER = 0.02
 #: What does not wait behind messages for the workflow code.
-OVERTAKING = (*CONTROL, Purge, Restore)
+OVERTAKING = CONTROL | {Purge, Restore}
 #: What gets a turn of its own.
 APART = frozenset((Purge, Restore))
 #: What can be received before the whole history is known.
@@ -301,7 +301,7 @@ class WorkflowBehaviour:
             proof = self.suspicion.send_lost(instance)
             if proof is not None:
                 return proof
-        controls = bool(mailbox) and any(isinstance(m.body, OVERTAKING) for m in mailbox)
+        controls = bool(mailbox) and any(type(m.body) in OVERTAKING for m in mailbox)
         if controls and instance.complete:
             return self._control()
         if not self.wants_code(instance):
@@ -383,8 +383,8 @@ class WorkflowBehaviour:
         apart = next((m for m in mailbox if type(m.body) in APART), None)
         if apart is not None:
             return self._apart(apart)
-        controls = [m for m in mailbox if isinstance(m.body, CONTROL)]
-        rest = [m for m in mailbox if not isinstance(m.body, CONTROL)]
+        controls = [m for m in mailbox if type(m.body) in CONTROL]
+        rest = [m for m in mailbox if type(m.body) not in CONTROL]
         mailbox.clear()
         mailbox.extend(rest)
         return self._work(controls, taking=False)

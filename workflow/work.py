@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure.workflow")
 
 #: Handled before all other messages of a turn, without user code.
-CONTROL = (Suspend, Resume, Terminate, Wait, Forget, Granted, StartDue)
+CONTROL = frozenset((Suspend, Resume, Terminate, Wait, Forget, Granted, StartDue))
 
 
 class Work:
@@ -129,7 +129,7 @@ class Work:
             body = message.body
             if type(body) is TimerDue:
                 self.at = max(self.at, body.due)
-            elif isinstance(body, CONTROL):
+            elif type(body) in CONTROL:
                 controls = True
                 if type(body) is StartDue:
                     self.at = max(self.at, body.due)
@@ -138,8 +138,8 @@ class Work:
                 # none: what the code ends in this turn must not end with something of it in the inbox.
                 self.taking = False
         if controls:
-            self._handle(m for m in messages if isinstance(m.body, CONTROL))
-            messages = [m for m in messages if not isinstance(m.body, CONTROL)]
+            self._handle(m for m in messages if type(m.body) in CONTROL)
+            messages = [m for m in messages if type(m.body) not in CONTROL]
         if self.taking and self.behaviour.instance is not None:
             self.take_inbox()
         self._handle(messages)
