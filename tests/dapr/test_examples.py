@@ -61,16 +61,19 @@ def started(program: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def until(process: subprocess.Popen[str], wanted: str) -> str:
-    """The first line that it prints with these words in it."""
+def until(process: subprocess.Popen[str], *wanted: str) -> None:
+    """Reads what it prints until all of these words stood in it, in whatever order and on whatever lines.
+
+    A workflow goes on while the main thread prints: which of the two is first, nobody knows.
+    """
     assert process.stdout is not None
     deadline = time.monotonic() + PATIENCE
-    seen = []
+    seen = ""
     for line in process.stdout:
-        seen.append(line)
-        if wanted in line:
-            return line
-        assert time.monotonic() < deadline
+        seen += line
+        if all(words in seen for words in wanted):
+            return
+        assert time.monotonic() < deadline, seen
     raise AssertionError(f"it ended without {wanted!r}: {seen}")
 
 
@@ -175,8 +178,7 @@ def test_compensation(tmp_path: Path) -> None:
 
 def test_a_monitor_that_is_killed_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
     with started("monitor.py", tmp_path) as process:
-        until(process, "Monitoring.")
-        until(process, "Job 'job1'")
+        until(process, "Monitoring.", "Job 'job1'")
         process.send_signal(signal.SIGKILL)
         process.wait()
     with started("monitor.py", tmp_path) as process:
