@@ -12,7 +12,6 @@ import msgspec
 
 from perdure.actors.messages import Identity
 from perdure.errors import (
-    AlreadyExists,
     DeadlineExceeded,
     InstanceNotFound,
     InvalidId,
@@ -145,9 +144,11 @@ class EngineClient:
         _, history = finished(source)
         first = history[0]
         assert isinstance(first, ExecutionStarted)
-        if await self.get(new) is not None:
-            raise AlreadyExists(f"there is an instance {new!r}")
-        return await self.start(first.name, first.input if payload is None else payload, new, tags=first.tags)
+        # Its owner refuses it: whoever looks first and starts then may replace what another has begun and ended.
+        start_id = engine.clock.token(16).hex()
+        given = first.input if payload is None else payload
+        await self._begin(new, Start(first.name, start_id, given, tags=first.tags, if_exists="refuse"))
+        return new
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

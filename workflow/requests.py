@@ -23,8 +23,8 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
     #: When it is to begin; None, or a time that is over: at once.
     scheduled: int | None = None
     #: What if an instance has the id that has not been purged: "" (refused while it is active, else it takes the
-    #: place of the finished one), "return" (nothing changes) or "replace" (it takes the place of that one, which is
-    #: terminated if it is active).
+    #: place of the finished one), "return" (nothing changes), "replace" (it takes the place of that one, which is
+    #: terminated if it is active) or "refuse" (refused also when that one has finished).
     if_exists: str = ""
     #: The caller's: the same key again changes nothing.
     key: str = ""

@@ -98,6 +98,11 @@ def _makes_room(work: Work, message: Message, old: Instance) -> bool:
     if body.if_exists == "return":
         work.answer(message)
         return False
+    if body.if_exists == "refuse":
+        work.answer(
+            message, AlreadyExists(f"there is an instance '{work.actor.id}', which is {old.meta.status}")
+        )
+        return False
     if old.finished:
         return True
     if body.if_exists != "replace":

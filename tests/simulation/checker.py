@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from perdure.actors.ids import is_reserved
 from perdure.actors.messages import Message
-from perdure.errors import InstanceNotFound, InvalidState, PerdureError, Unavailable
+from perdure.errors import AlreadyExists, InstanceNotFound, InvalidState, PerdureError, Unavailable
 from perdure.placement.hashing import partition_of
 from perdure.statestore.contract import ActorId, Commit, Fence, Refused, Taken, TypePartition
 from perdure.statestore.memory import ActorRecord, MemoryStore
-from perdure.workflow import stall
+from perdure.workflow import metadata, stall
 from perdure.workflow.events import (
     CancelRequested,
     ChildCompleted,
@@ -46,12 +46,14 @@ from perdure.workflow.requests import (
     ChildDone,
     Outgoing,
     Raise,
+    Restore,
     Start,
     Terminate,
     TimerDue,
     Waiting,
 )
 from perdure.workflow.run import InProcessExecutor
+from tests.simulation import kept
 from tests.simulation.ledger import TaskKey
 from tests.simulation.loop import SimLoop, Violation
 from tests.simulation.process import Process
@@ -149,6 +151,9 @@ class Checker:
         self.crashed: set[str] = set()
         #: Those that were set aside for it, or that had an activity that was.
         self.convicted: set[str] = set()
+        #: What clients want to be run again, and those of them that have begun.
+        self.reruns: dict[ActorId, kept.Rerun] = {}
+        self.run_again: set[ActorId] = set()
         self.ended_runs: set[TaskKey] = set()
         #: By version: tasks of which this commit says that they need no further run.
         self._settles: dict[bytes, list[tuple[str, int]]] = {}
@@ -270,7 +275,15 @@ class Checker:
         for number in change.settled_outbox:
             self.require(number in shadow.outbox, "an outbox key was deleted twice", commit.actor, number)
             self._settled(shadow, shadow.outbox.pop(number))
-        self._history(shadow, change, kept_inbox, old.turn if old is not None else 0)
+        rerun = self.reruns.get(commit.actor)
+        again = rerun is not None and meta.start_id not in self.created
+        if again:
+            self.require(commit.actor not in self.run_again, "run again twice under one id", commit.actor)
+            self.run_again.add(commit.actor)
+        if again and rerun is not None and rerun.number is not None:
+            kept.check(self, rerun, shadow, change)
+        else:
+            self._history(shadow, change, kept_inbox, old.turn if old is not None else 0)
         for number, body in change.inbox:
             self._received(shadow, number, body)
         for number, entry in change.outbox:
@@ -687,12 +700,16 @@ class Checker:
                     "a start was acknowledged and is not stored",
                     message.target,
                 )
+            case Restore():
+                start_id = metadata.decode(body.record.values["metadata"]).start_id
+                stored = start_id in self.created
+                self.require(stored, "a rerun was acknowledged and is not stored", message.target)
             case Raise():
                 token = token_of(body.data)
-                kept = shadow is not None and (token in shadow.tokens or token in shadow.gone)
+                stored = shadow is not None and (token in shadow.tokens or token in shadow.gone)
                 # An event that continues the workflow as new in the turn that takes it is in no history.
-                kept = kept or (shadow is not None and shadow.reset_at >= self.first_seen[token])
-                self.require(kept, "an event was acknowledged and is not stored", message.target, token)
+                stored = stored or (shadow is not None and shadow.reset_at >= self.first_seen[token])
+                self.require(stored, "an event was acknowledged and is not stored", message.target, token)
             case ActivityDone() | ChildDone():
                 self._done_acknowledged(message.target, shadow, body)
             case Terminate():
@@ -725,7 +742,9 @@ class Checker:
     def _refused(self, asked: Asked, shadow: Shadow | None, error: PerdureError) -> None:
         """A refusal must be true of some moment since the message came: no reads from an owner that was (5)."""
         since = None
-        if isinstance(error, InstanceNotFound):
+        if isinstance(error, AlreadyExists) and asked.message.method == "restore":
+            self.require(shadow is not None, "refused for what is not there", asked.message.target)
+        elif isinstance(error, InstanceNotFound):
             since = shadow.exists_since if shadow is not None else None
         elif isinstance(error, InvalidState) and asked.message.method == "raise":
             since = shadow.active_since if shadow is not None else None

@@ -16,7 +16,7 @@ from perdure.actors.expiry import EXPIRE
 from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.workflow import rebuild, stall
-from tests.simulation import cancels, limits, starts
+from tests.simulation import cancels, limits, reruns, starts
 from tests.simulation.checker import app_of
 from tests.simulation.counting import CountStory, counting
 from tests.simulation.loop import Violation
@@ -112,6 +112,8 @@ def _stories(world: World, how: Scenario) -> list[Story]:
         return limits.stories(world, how.stories, how.limited)
     if how.cancels:
         return cancels.stories(world, how.stories)
+    if how.reruns:
+        return reruns.stories(world, how.stories)
     if how.starts:
         return starts.stories(world, how.stories)
     return stories(world, how.stories, apps=how.others > 0)

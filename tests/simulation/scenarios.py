@@ -226,6 +226,8 @@ class Scenario:
     starts: bool = False
     #: Its stories are those of `tests.simulation.cancels`.
     cancels: bool = False
+    #: Its stories are those of `tests.simulation.reruns`.
+    reruns: bool = False
 
 
 STORE = (store_fails, store_fails, store_crashes, store_slow)
@@ -335,6 +337,16 @@ SCENARIOS: dict[str, Scenario] = {
             counters=0,
             idle=3.0,
             cancels=True,
+        ),
+        Scenario(
+            "reruns",
+            (*STORE, *NODES, *PLACEMENT, cut, lossy, repeating, repeating, evict, evict, clock_jumps),
+            nodes=3,
+            seconds=8.0,
+            counters=0,
+            idle=3.0,
+            skewed=True,
+            reruns=True,
         ),
         Scenario("poison", (kill, store_fails, store_slow, pause), poison=True),
         Scenario("lethal-start", (evict,), nodes=3, counters=1, lethal="start"),
