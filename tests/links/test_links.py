@@ -490,6 +490,28 @@ async def test_bytes_that_are_no_http(ends: Ends, caplog: pytest.LogCaptureFixtu
     await until(lambda: ends.far and ends.far[0].frames == [b"x"])
 
 
+async def test_a_dialler_that_hangs_up_in_the_handshake(
+    ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for those who look closely, and no other: nodes that die or try again do this."""
+    server = await ends.serve()
+    host, _, port = server.address.rpartition(":")
+    caplog.set_level(logging.DEBUG, "perdure.links")
+    request = (
+        f"GET {PATH} HTTP/1.1\r\nHost: n\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as one:
+        # The loop does not run in between: it finds the request, and the end behind it.
+        one.sendall(request.encode())
+    await until(lambda: any(record.msg == "link.hung_up" for record in caplog.records))
+    near = await ends.dial(server.address)
+    near.link.send(b"x")
+    await until(lambda: ends.far and ends.far[0].frames == [b"x"])
+    assert [record.msg for record in caplog.records if record.exc_info] == []
+    assert all(record.levelno == logging.DEBUG for record in caplog.records)
+
+
 async def test_a_server_that_speaks_first(ends: Ends) -> None:
     """What it says with its answer is not lost."""
     server = LinkServer("127.0.0.1", 0, security=Security(), clock=ends.clock)

@@ -147,7 +147,12 @@ class LinkServer:
     async def _link(self, request: web.BaseRequest, path: _Path) -> web.StreamResponse:
         # Its parser is never used: the link takes over the transport before the loop can read again.
         response = web.WebSocketResponse(compress=False)
-        await response.prepare(request)
+        try:
+            await response.prepare(request)
+        except ConnectionError:
+            # Nobody is to be told, and nothing is wrong here: aiohttp would log an error with its traceback.
+            log.debug("link.hung_up", extra=fields(peer=request.remote or ""))
+            return web.Response(status=503, text="the dialler is gone")
         protocol, transport = request.protocol, request.transport
         if transport is None:
             return response
