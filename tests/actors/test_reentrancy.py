@@ -214,9 +214,9 @@ async def test_others_wait_until_the_outer_turn_is_over(rig: Any) -> None:
 
 
 async def test_an_outer_turn_that_goes_on_ends_the_inner_one(rig: Any) -> None:
-    outer = asyncio.ensure_future(rig.actor(Order, "o").price_in_time(0.03))
+    outer = asyncio.ensure_future(rig.actor(Order, "o").price_in_time(0.5))
     await rig.until(lambda: "+held" in LOG)
-    for _ in range(100):
+    for _ in range(1000):
         if "+outer" in LOG:
             break
         await asyncio.sleep(0.05)

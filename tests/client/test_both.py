@@ -30,7 +30,7 @@ def of(app: App, name: str) -> Any:
 async def test_by_function_and_by_name(client: WorkflowClient, app: App) -> None:
     for workflow in (of(app, "twice"), "twice"):
         id = await client.schedule_new_workflow(workflow, input=21)
-        assert (await client.wait_for_workflow_completion(id, timeout=20)).output == 42
+        assert (await client.wait_for_workflow_completion(id, timeout=30)).output == 42
 
 
 async def test_a_function_goes_by_the_name_that_it_is_registered_under(
@@ -44,9 +44,9 @@ async def test_a_function_goes_by_the_name_that_it_is_registered_under(
 @pytest.mark.parametrize("id", ODD_IDS)
 async def test_any_id(client: WorkflowClient, id: str) -> None:
     assert await client.schedule_new_workflow("listen", instance_id=id) == id
-    assert (await client.wait_for_workflow_start(id, timeout=20)).instance_id == id
+    assert (await client.wait_for_workflow_start(id, timeout=30)).instance_id == id
     await client.raise_workflow_event(id, "go", data=id)
-    assert (await client.wait_for_workflow_completion(id, timeout=20)).output == id
+    assert (await client.wait_for_workflow_completion(id, timeout=30)).output == id
     assert (await client.history(id)).items
     await client.purge_workflow(id)
     assert await client.get_workflow_state(id) is None
@@ -60,12 +60,12 @@ async def test_any_event_name(client: WorkflowClient, app: App) -> None:
     for name in ("a/b", "ä b?", "..", "%41"):
         id = await client.schedule_new_workflow(hear, input=name)
         await client.raise_workflow_event(id, name, data=1)
-        assert (await client.wait_for_workflow_completion(id, timeout=20)).output == 1
+        assert (await client.wait_for_workflow_completion(id, timeout=30)).output == 1
 
 
 async def test_the_whole_life(client: WorkflowClient) -> None:
     id = await client.schedule_new_workflow("listen")
-    assert (await client.wait_for_workflow_start(id, timeout=20)).custom_status == {"step": 1}
+    assert (await client.wait_for_workflow_start(id, timeout=30)).custom_status == {"step": 1}
     await client.pause_workflow(id, reason="lunch")
     await client.pause_workflow(id)
     state = await client.get_workflow_state(id)
@@ -73,7 +73,7 @@ async def test_the_whole_life(client: WorkflowClient) -> None:
     assert (state.runtime_status, state.reason) == (RuntimeStatus.SUSPENDED, "lunch")
     await client.resume_workflow(id)
     await client.terminate_workflow(id, output={"done": False}, reason="enough")
-    state = await client.wait_for_workflow_completion(id, timeout=20)
+    state = await client.wait_for_workflow_completion(id, timeout=30)
     assert (state.runtime_status, state.output) == (RuntimeStatus.TERMINATED, {"done": False})
     await client.terminate_workflow(id)
     await client.purge(id)
@@ -87,8 +87,8 @@ async def test_both_see_the_same(node: Node, http: WorkflowClient, eventually: A
     waiting = await node.client.schedule_new_workflow("listen", instance_id="w/".strip("/"))
     unknown = await node.client.schedule_new_workflow("nobody", input={"x": "ä\n"})
     for id in (finished, failed, unknown):
-        await node.client.wait_for_workflow_completion(id, timeout=20)
-    await node.client.wait_for_workflow_start(waiting, timeout=20)
+        await node.client.wait_for_workflow_completion(id, timeout=30)
+    await node.client.wait_for_workflow_start(waiting, timeout=30)
     for id in (finished, failed, waiting, unknown):
         assert await http.get(id) == await node.client.get(id)
         assert await http.history(id) == await node.client.history(id)
@@ -105,7 +105,7 @@ async def test_payloads_are_not_touched(node: Node, client: WorkflowClient) -> N
     """Neither spaces nor numbers that Python would write in another way."""
     text = b'{ "a" : 1.0e2,"b":[ ] , "c":12345678901234567890123 }'
     id = await client.start("other name", text)
-    state = await client.wait_for_workflow_completion(id, timeout=20)
+    state = await client.wait_for_workflow_completion(id, timeout=30)
     assert state.serialized_input == text.decode()
     [_, started] = next(item for item in (await client.history(id)).items if hasattr(item[1], "input"))
     assert started.input == text  # type: ignore[union-attr]
@@ -118,13 +118,13 @@ async def test_payloads_are_not_touched(node: Node, client: WorkflowClient) -> N
 async def test_a_large_payload(client: WorkflowClient) -> None:
     text = "x" * 2_000_000
     id = await client.schedule_new_workflow("other name", input=text)
-    assert (await client.wait_for_workflow_completion(id, timeout=20)).output == text
+    assert (await client.wait_for_workflow_completion(id, timeout=30)).output == text
 
 
 async def test_pages(client: WorkflowClient) -> None:
     ids = [await client.schedule_new_workflow("listen", instance_id=f"p-{n}") for n in range(7)]
     await client.schedule_new_workflow("twice", input=1, instance_id="other")
-    await client.wait_for_workflow_completion("other", timeout=20)
+    await client.wait_for_workflow_completion("other", timeout=30)
     found: list[str] = []
     cursor = None
     while True:
@@ -141,7 +141,7 @@ async def test_pages(client: WorkflowClient) -> None:
 async def test_filters(client: WorkflowClient) -> None:
     for n in range(3):
         await client.schedule_new_workflow("twice", input=n, instance_id=f"t-{n}")
-        await client.wait_for_workflow_completion(f"t-{n}", timeout=20)
+        await client.wait_for_workflow_completion(f"t-{n}", timeout=30)
     await client.schedule_new_workflow("listen", instance_id="l & ?")
 
     async def ids(**where: Any) -> list[str]:
@@ -162,7 +162,7 @@ async def test_filters(client: WorkflowClient) -> None:
 
 async def test_a_history_in_pages(client: WorkflowClient) -> None:
     id = await client.schedule_new_workflow("twice", input=1)
-    await client.wait_for_workflow_completion(id, timeout=20)
+    await client.wait_for_workflow_completion(id, timeout=30)
     whole = (await client.history(id)).items
     assert [number for number, _ in whole] == list(range(len(whole)))
     found, start = [], 0
@@ -177,8 +177,8 @@ async def test_a_history_in_pages(client: WorkflowClient) -> None:
 
 async def test_a_wait_ends_when_it_happens(client: WorkflowClient) -> None:
     id = await client.schedule_new_workflow("listen")
-    waiting = asyncio.create_task(client.wait_for_workflow_completion(id, timeout=20))
-    await client.wait_for_workflow_start(id, timeout=20)
+    waiting = asyncio.create_task(client.wait_for_workflow_completion(id, timeout=30))
+    await client.wait_for_workflow_start(id, timeout=30)
     assert not waiting.done()
     await client.raise_workflow_event(id, "go", data=7)
     assert (await waiting).output == 7
@@ -209,7 +209,7 @@ async def test_an_id_that_is_taken(client: WorkflowClient) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda client: client.wait_for_workflow_completion("none", timeout=20),
+        lambda client: client.wait_for_workflow_completion("none", timeout=30),
         lambda client: client.raise_workflow_event("none", "go"),
         lambda client: client.pause_workflow("none"),
         lambda client: client.resume_workflow("none"),
@@ -225,7 +225,7 @@ async def test_an_unknown_id(client: WorkflowClient, ask: Any) -> None:
 
 async def test_what_a_finished_instance_does_not_take(client: WorkflowClient) -> None:
     id = await client.schedule_new_workflow("twice", input=1)
-    await client.wait_for_workflow_completion(id, timeout=20)
+    await client.wait_for_workflow_completion(id, timeout=30)
     with pytest.raises(InvalidState):
         await client.raise_workflow_event(id, "go")
     waiting = await client.schedule_new_workflow("listen")
@@ -274,11 +274,11 @@ async def test_a_payload_that_is_too_large(client: WorkflowClient, monkeypatch: 
 
 async def test_what_has_finished_is_run_again(client: WorkflowClient) -> None:
     id = await client.schedule_new_workflow("twice", input=21)
-    await client.wait_for_workflow_completion(id, timeout=20)
+    await client.wait_for_workflow_completion(id, timeout=30)
     again = await client.rerun_workflow(id)
-    assert (await client.wait_for_workflow_completion(again, timeout=20)).output == 42
+    assert (await client.wait_for_workflow_completion(again, timeout=30)).output == 42
     assert await client.rerun_workflow(id, new_instance_id="an id: ä", input=5) == "an id: ä"
-    assert (await client.wait_for_workflow_completion("an id: ä", timeout=20)).output == 10
+    assert (await client.wait_for_workflow_completion("an id: ä", timeout=30)).output == 10
     with pytest.raises(AlreadyExists):
         await client.rerun_workflow(id, new_instance_id=again)
     with pytest.raises(InstanceNotFound):

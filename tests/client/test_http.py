@@ -113,7 +113,7 @@ async def test_whatever_may_come_twice_is_asked_again(
     client: WorkflowClient, losing: Losing, node: Node, lost: int
 ) -> None:
     id = await client.schedule_new_workflow("listen")
-    await client.wait_for_workflow_start(id, timeout=20)
+    await client.wait_for_workflow_start(id, timeout=30)
     for ask in (
         lambda: client.get(id),
         lambda: client.list(),
@@ -122,7 +122,7 @@ async def test_whatever_may_come_twice_is_asked_again(
         lambda: client.resume_workflow(id),
         lambda: client.raise_workflow_event(id, "other", event_id="e"),
         lambda: client.terminate_workflow(id, output=1),
-        lambda: client.wait_for_workflow_completion(id, timeout=20),
+        lambda: client.wait_for_workflow_completion(id, timeout=30),
         lambda: client.purge_workflow(id),
     ):
         losing.lose = lost
@@ -162,7 +162,7 @@ async def test_a_node_that_comes_later(app: App, tmp_path: Any) -> None:
         raising = asyncio.create_task(client.raise_workflow_event("x", "go", data=1))
         async with app.serve(store=store, http_port=port):
             await raising
-            assert (await client.wait_for_workflow_completion("x", timeout=20)).output == 1
+            assert (await client.wait_for_workflow_completion("x", timeout=30)).output == 1
 
 
 async def test_a_wait_goes_on_over_a_restart(app: App, tmp_path: Any) -> None:
@@ -171,7 +171,7 @@ async def test_a_wait_goes_on_over_a_restart(app: App, tmp_path: Any) -> None:
         async with app.serve(store=store, http_port=port) as node:
             await client.schedule_new_workflow("listen", instance_id="x")
             waiting = asyncio.create_task(client.wait_for_workflow_completion("x"))
-            await node.client.wait_for_workflow_start("x", timeout=20)
+            await node.client.wait_for_workflow_start("x", timeout=30)
         assert not waiting.done()
         async with app.serve(store=store, http_port=port) as node:
             await node.client.raise_workflow_event("x", "go", data=2)
@@ -277,7 +277,7 @@ async def test_the_api_token(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_app_that_is_meant(node: Node) -> None:
     async with WorkflowClient(str(node.url), app_id="shop") as client:
         id = await client.schedule_new_workflow("listen", instance_id="a b")
-        assert (await client.wait_for_workflow_start(id, timeout=20)).instance_id == id
+        assert (await client.wait_for_workflow_start(id, timeout=30)).instance_id == id
         assert [state.instance_id for state in (await client.list()).items] == [id]
     async with WorkflowClient(str(node.url), app_id="bank") as client:
         for ask in (
@@ -333,7 +333,7 @@ async def test_the_options_of_a_start(client: WorkflowClient, id: str) -> None:
     assert state.tags == {"team": "ä=b", "x": ""}
     assert await client.schedule_new_workflow("twice", input=2, instance_id=id, if_exists="return") == id
     await client.schedule_new_workflow("twice", input=3, instance_id=id, if_exists="replace")
-    assert (await client.wait_for_workflow_completion(id, timeout=20)).output == 6
+    assert (await client.wait_for_workflow_completion(id, timeout=30)).output == 6
     before = datetime.now(UTC)
     await client.schedule_new_workflow(
         "twice", input=1, instance_id=id, start_at=timedelta(minutes=1, microseconds=5)
@@ -359,7 +359,7 @@ async def test_an_idempotency_key(client: WorkflowClient, losing: Losing, node: 
 async def test_cancelling(client: WorkflowClient) -> None:
     id = await client.schedule_new_workflow("listen")
     await client.cancel_workflow(id, reason="no more")
-    state = await client.wait_for_workflow_completion(id, timeout=20)
+    state = await client.wait_for_workflow_completion(id, timeout=30)
     assert state.runtime_status is RuntimeStatus.TERMINATED
 
 

@@ -89,11 +89,11 @@ def client(request: pytest.FixtureRequest, served: Node) -> Iterator[SyncWorkflo
 
 def test_a_whole_life(client: SyncWorkflowClient) -> None:
     id = client.schedule_new_workflow("listen", instance_id="x")
-    assert client.wait_for_workflow_start(id, timeout=20).custom_status == {"step": 1}
+    assert client.wait_for_workflow_start(id, timeout=30).custom_status == {"step": 1}
     client.pause_workflow(id)
     client.resume_workflow(id)
     client.raise_workflow_event(id, "go", data=[1])
-    assert client.wait_for_workflow_completion(id, timeout=20).output == [1]
+    assert client.wait_for_workflow_completion(id, timeout=30).output == [1]
     assert [state.instance_id for state in client.list().items] == [id]
     assert client.history(id).items
     client.purge_workflow(id)
@@ -145,7 +145,7 @@ def test_both_forms_of_one_client_and_several_loops(served: Node) -> None:
 
     with client.sync as blocking:
         assert asyncio.run(start("a")) == "a"
-        assert blocking.wait_for_workflow_start("a", timeout=20).instance_id == "a"
+        assert blocking.wait_for_workflow_start("a", timeout=30).instance_id == "a"
         assert asyncio.run(start("b")) == "b"
         assert len(blocking.list().items) == 2
 
@@ -163,7 +163,7 @@ def test_in_an_activity(app: App, tmp_path: Any) -> None:
     @app.activity
     def start_another(ctx: ActivityContext) -> object:
         id = client.schedule_new_workflow("twice", input=4)
-        return client.wait_for_workflow_completion(id, timeout=20).output
+        return client.wait_for_workflow_completion(id, timeout=30).output
 
     @app.workflow
     async def outer(ctx: WorkflowContext) -> object:
@@ -187,7 +187,7 @@ client = WorkflowClient({str(served.url)!r}).sync
 client.schedule_new_workflow("listen", instance_id="parent")
 child = os.fork()
 client.schedule_new_workflow("listen", instance_id=f"in-{{'child' if child == 0 else 'parent'}}")
-assert client.wait_for_workflow_start("parent", timeout=20).instance_id == "parent"
+assert client.wait_for_workflow_start("parent", timeout=30).instance_id == "parent"
 if child == 0:
     sys.exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -203,7 +203,7 @@ def test_a_script_that_closes_nothing(served: Node) -> None:
 from perdure import WorkflowClient
 client = WorkflowClient({str(served.url)!r}).sync
 print(client.schedule_new_workflow("listen", instance_id="x"))
-print(client.wait_for_workflow_start("x", timeout=20).runtime_status)
+print(client.wait_for_workflow_start("x", timeout=30).runtime_status)
 """
     done = _python(script)
     assert (done.returncode, done.stdout, done.stderr) == (0, "x\nrunning\n", "")

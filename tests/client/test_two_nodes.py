@@ -48,7 +48,7 @@ async def test_a_whole_life_on_the_other_node(two: list[Node]) -> None:
             await client.schedule_new_workflow("listen", instance_id=id, idempotency_key="k", tags={"a": "b"})
             == id
         )
-        assert (await client.wait_for_workflow_start(id, timeout=20)).tags == {"a": "b"}
+        assert (await client.wait_for_workflow_start(id, timeout=30)).tags == {"a": "b"}
         with pytest.raises(AlreadyExists):
             await client.schedule_new_workflow("listen", instance_id=id)
         with pytest.raises(KeyReused):
@@ -59,7 +59,7 @@ async def test_a_whole_life_on_the_other_node(two: list[Node]) -> None:
         await client.resume_workflow(id)
         await client.raise_workflow_event(id, "go", data="ä", event_id="e")
         await client.raise_workflow_event(id, "go", data="ä", event_id="e")
-        state = await client.wait_for_workflow_completion(id, timeout=20)
+        state = await client.wait_for_workflow_completion(id, timeout=30)
         assert (state.runtime_status, state.output) == (RuntimeStatus.COMPLETED, "ä")
         assert await client.history(id) == await other.client.history(id)
         assert [found.instance_id for found in (await client.list()).items] == [id]

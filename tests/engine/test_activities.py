@@ -105,7 +105,7 @@ async def test_more_activities_than_the_limit_wait_in_order(place: Any, eventual
         id = await node.client.schedule_new_workflow(many)
         await eventually(lambda: most == 2)
         gate.set()
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == sum(range(20))
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == sum(range(20))
         assert most == 2
         assert began == list(range(20))
         assert (activities.running, activities.queued, activities.known) == (0, 0, 0)
@@ -115,7 +115,7 @@ async def test_threads_are_limited_too(memory_place: Any, run: Any) -> None:
     app = App("a")
     lock = threading.Lock()
     at_once = most = 0
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=30)
 
     @app.activity
     def work(ctx: ActivityContext) -> None:
@@ -421,5 +421,5 @@ async def test_code_that_cancels_itself_or_stops_an_iteration_has_failed(memory_
 
     async with app.serve(store="memory://") as node:
         await node.client.schedule_new_workflow(both, instance_id="b")
-        state = await node.client.wait_for_workflow_completion("b", timeout=10)
+        state = await node.client.wait_for_workflow_completion("b", timeout=30)
     assert state.output == ["CancelledError", "RuntimeError"]

@@ -48,6 +48,6 @@ async def test_being_read_again_is_not_dying_again(place: Any, eventually: Any, 
             assert not behaviour().instance.meta.task_deaths
             await eventually(lambda: not behaviour().instance.meta.deaths)  # its code has run
         go.set()
-        state = await node.client.wait_for_workflow_completion("w", timeout=10)
+        state = await node.client.wait_for_workflow_completion("w", timeout=30)
         assert state.output == ["done", list(range(6))]
         assert len(ran) == 2

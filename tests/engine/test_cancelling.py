@@ -157,7 +157,7 @@ async def test_an_activity_that_does_not_look_keeps_its_place_and_is_not_heard(
         await eventually(lambda: activities.queued == 1)
         assert activities.running == 1
         deaf.set()
-        assert (await node.client.wait_for_workflow_completion(second, timeout=20)).output == 2
+        assert (await node.client.wait_for_workflow_completion(second, timeout=30)).output == 2
         state = await node.client.get_workflow_state(first)
         assert state is not None
         assert state.output is None
@@ -191,7 +191,7 @@ async def test_a_task_that_lost_its_use_is_cancelled(
         id = await node.client.schedule_new_workflow("race", input=kind)
         await eventually(lambda: seen.began)
         await node.client.raise_workflow_event(id, "enough")
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == ["TaskCancelledError"]
         await eventually(lambda: len(seen.ended) == 2)
         assert any(one.startswith("slow: True") for one in seen.ended)
@@ -220,7 +220,7 @@ async def test_a_cancelled_task_is_not_asked_for_again_after_a_restart(
         assert [commit.recover for commit in commits if commit.recover is not None] == [True, False]
     async with place.serve(app) as node:
         await node.client.raise_workflow_event(id, "end")
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == "over"
         assert seen.began == ["slow"]
 
@@ -237,7 +237,7 @@ async def test_a_cancelled_workflow_undoes_and_is_terminated(
         await eventually(lambda: seen.began)
         await node.client.cancel_workflow(id, reason="no more")
         await node.client.cancel_workflow(id, reason="again")
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
         assert state.failure_details is not None
         assert state.failure_details.type == "WorkflowCancelled"
@@ -258,9 +258,9 @@ async def test_a_child_that_is_waited_for_is_cancelled_too(
         id = await node.client.schedule_new_workflow("family", input="on_loop", instance_id="f")
         await eventually(lambda: seen.began)
         await node.client.cancel_workflow(id, reason="enough")
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
-        child = await node.client.wait_for_workflow_completion("f-child", timeout=20)
+        child = await node.client.wait_for_workflow_completion("f-child", timeout=30)
         assert child.runtime_status is RuntimeStatus.TERMINATED
         assert any(one.startswith("undone") for one in seen.ended)
 
@@ -272,7 +272,7 @@ async def test_a_child_that_is_cancelled_fails_its_parent(
         id = await node.client.schedule_new_workflow("family", input="on_loop", instance_id="f")
         await eventually(lambda: seen.began)
         await node.client.cancel_workflow("f-child", reason="enough")
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.runtime_status is RuntimeStatus.FAILED
         assert state.failure_details is not None
         assert "WorkflowCancelled" in state.failure_details.message
@@ -289,12 +289,12 @@ async def test_what_has_not_begun_ends_at_once(app: App, seen: Seen, place: Any,
         await eventually(lambda: seen.began)
         second = await node.client.schedule_new_workflow(narrow)
         await node.client.cancel_workflow(second, reason="no room")
-        state = await node.client.wait_for_workflow_completion(second, timeout=20)
+        state = await node.client.wait_for_workflow_completion(second, timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
         assert state.failure_details is not None
         assert state.failure_details.type == "WorkflowCancelled"
         await node.client.raise_workflow_event(first, "end")
-        await node.client.wait_for_workflow_completion(first, timeout=20)
+        await node.client.wait_for_workflow_completion(first, timeout=30)
         assert set(seen.began) == {first}
 
 
@@ -312,7 +312,7 @@ async def test_what_is_paused_is_cancelled_when_it_goes_on(
     seen.go_on.clear()
     async with place.serve(app) as node:
         await node.client.resume_workflow(id)
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
         await eventually(lambda: "undone: later" in seen.ended)
 
@@ -334,7 +334,7 @@ async def test_a_cancel_that_comes_with_the_next_execution_is_not_lost(
         await eventually(lambda: rounds)
         # Together in one turn: the event first.
         await asyncio.gather(node.client.raise_workflow_event(id, "next"), node.client.cancel_workflow(id))
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
 
 

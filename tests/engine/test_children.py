@@ -96,7 +96,7 @@ async def test_a_terminated_child_fails_the_call(app: App, place: Any, until_sta
         id = await node.client.schedule_new_workflow("parent", input=["waiting", None, "kid"])
         await until_status(node.client, "kid", RuntimeStatus.RUNNING)
         await node.client.terminate_workflow("kid", reason="enough")
-        state = await node.client.wait_for_workflow_completion(id, timeout=10)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == ["WorkflowTerminated", "enough"]
 
 
@@ -109,7 +109,7 @@ async def test_a_child_that_ended_while_its_parent_was_away_is_heard(
         await eventually(lambda: evict(node, id))
         await eventually(lambda: evict(node, "kid"))
         await node.client.raise_workflow_event("kid", "go", data=7)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == 7
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == 7
 
 
 async def test_children_in_parallel(app: App, place: Any, run: Any) -> None:
@@ -158,7 +158,7 @@ async def test_a_child_that_nobody_awaits_still_runs(app: App, place: Any, run: 
             return await node.client.get_workflow_state("kid") is not None
 
         await eventually(born)
-        assert (await node.client.wait_for_workflow_completion("kid", timeout=10)).output == 6
+        assert (await node.client.wait_for_workflow_completion("kid", timeout=30)).output == 6
 
 
 async def test_a_detached_child_outlives_its_starter(
@@ -194,7 +194,7 @@ async def test_unless_told_otherwise(app: App, place: Any, until_status: Any, ru
         await node.client.terminate_workflow("p", recursive=False)
         await until_status(node.client, "p", RuntimeStatus.TERMINATED)
         await node.client.raise_workflow_event("kid", "go", data="on")
-        assert (await node.client.wait_for_workflow_completion("kid", timeout=10)).output == "on"
+        assert (await node.client.wait_for_workflow_completion("kid", timeout=30)).output == "on"
 
 
 async def test_purging_a_parent_deletes_its_children(app: App, place: Any, run: Any, eventually: Any) -> None:
@@ -224,7 +224,7 @@ async def test_a_start_that_comes_after_its_purge_is_refused(app: App, place: An
         assert await client.get_workflow_state("late") is None
         # Another start is another instance.
         await client.schedule_new_workflow("double", input=2, instance_id="late")
-        assert (await client.wait_for_workflow_completion("late", timeout=10)).output == 4
+        assert (await client.wait_for_workflow_completion("late", timeout=30)).output == 4
 
 
 async def test_a_purge_for_another_start_changes_nothing(app: App, place: Any, run: Any) -> None:
@@ -258,5 +258,5 @@ async def test_an_event_from_one_workflow_to_another(
         await node.client.schedule_new_workflow("waiting", instance_id="listener")
         await until_status(node.client, "listener", RuntimeStatus.RUNNING)
         await run(node.client, teller, instance_id="t")
-        state = await node.client.wait_for_workflow_completion("listener", timeout=10)
+        state = await node.client.wait_for_workflow_completion("listener", timeout=30)
         assert state.output == {"from": "t"}

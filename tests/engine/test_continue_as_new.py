@@ -96,7 +96,7 @@ async def test_events_in_one_batch_keep_their_order_over_generations(place: Any,
         for n in range(10):
             await node.client.raise_workflow_event(id, "x", data=n)
         await node.client.resume_workflow(id)
-        state = await node.client.wait_for_workflow_completion(id, timeout=10)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == list(range(10))
 
 
@@ -121,7 +121,7 @@ async def test_unread_events_go_on_unless_told_otherwise(place: Any, keep: bool)
         id = await node.client.schedule_new_workflow(once, input=True)
         await node.client.raise_workflow_event(id, "kept", data=1)
         await node.client.raise_workflow_event(id, "go")
-        state = await node.client.wait_for_workflow_completion(id, timeout=10)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == (1 if keep else "nothing")
 
 
@@ -156,7 +156,7 @@ async def test_what_an_old_generation_asked_for_does_not_answer_the_new_one(
         assert state is not None
         assert state.runtime_status is RuntimeStatus.RUNNING
         go[2].set()
-        assert (await node.client.wait_for_workflow_completion("t", timeout=10)).output == 2
+        assert (await node.client.wait_for_workflow_completion("t", timeout=30)).output == 2
 
         async def emptied() -> bool:
             return not [key for key in await keys(node, "t") if key.startswith("outbox-")]

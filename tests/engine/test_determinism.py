@@ -61,7 +61,7 @@ async def test_wrong_code_stalls_the_instance_and_the_right_code_goes_on(
         await node.client.resume_workflow("o")
         await until_status(node.client, "o", RuntimeStatus.STALLED)
     async with place.serve(version("pay")) as node:
-        assert (await node.client.wait_for_workflow_completion("o", timeout=10)).output == ["paid", 1]
+        assert (await node.client.wait_for_workflow_completion("o", timeout=30)).output == ["paid", 1]
 
 
 async def test_a_stalled_instance_takes_events_and_can_be_ended(
@@ -137,7 +137,7 @@ async def test_clock_randomness_and_ids_of_the_context_are_the_same_on_replay(
         status = (await node.client.get_workflow_state(id)).custom_status
         await eventually(lambda: evict(node, id))
         await node.client.raise_workflow_event(id, "x")
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == status
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == status
 
 
 async def test_what_workflow_code_must_not_do_fails_at_that_line(place: Any, run: Any) -> None:

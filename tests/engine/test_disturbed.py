@@ -172,7 +172,7 @@ async def _outcome(steps: Steps, *, evict: int | None = None, disturb: int | Non
         id = await client.schedule_new_workflow("program", input={"steps": steps, "out": []}, instance_id="i")
         for n in range(sum(kind == "event" for kind, _ in steps)):
             await client.raise_workflow_event(id, "x", data=n)
-        state = await client.wait_for_workflow_completion(id, timeout=20)
+        state = await client.wait_for_workflow_completion(id, timeout=30)
         if evicting is not None:
             evicting.cancel()
         return state.runtime_status, state.output

@@ -21,7 +21,7 @@ async def test_a_timer_is_not_early(place: Any, run: Any) -> None:
     async with place.serve(app) as node:
         states = [await node.client.schedule_new_workflow(nap) for _ in range(20)]
         for id in states:
-            state = await node.client.wait_for_workflow_completion(id, timeout=10)
+            state = await node.client.wait_for_workflow_completion(id, timeout=30)
             assert state.output >= 0.03
             assert state.completed_at is not None
             assert state.started_at is not None
@@ -76,7 +76,7 @@ async def test_a_timer_that_became_due_while_nobody_ran_fires_at_the_start(
         await until_status(node.client, "n", RuntimeStatus.RUNNING)
     await asyncio.sleep(0.06)
     async with place.serve(app) as node:
-        assert (await node.client.wait_for_workflow_completion("n", timeout=10)).output == "woken"
+        assert (await node.client.wait_for_workflow_completion("n", timeout=30)).output == "woken"
 
 
 async def test_a_timer_fires_for_an_instance_out_of_memory(
@@ -93,7 +93,7 @@ async def test_a_timer_fires_for_an_instance_out_of_memory(
         await node.client.schedule_new_workflow(nap, instance_id="n")
         await until_status(node.client, "n", RuntimeStatus.RUNNING)
         await eventually(lambda: evict(node, "n"))
-        assert (await node.client.wait_for_workflow_completion("n", timeout=10)).output == "woken"
+        assert (await node.client.wait_for_workflow_completion("n", timeout=30)).output == "woken"
 
 
 async def test_a_thousand_timers(memory_place: Any) -> None:
@@ -106,7 +106,7 @@ async def test_a_thousand_timers(memory_place: Any) -> None:
 
     async with memory_place.serve(app, replay_check="off") as node:
         id = await node.client.schedule_new_workflow(naps, input=1000)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=20)).output == 1000
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == 1000
 
 
 async def test_events_of_one_name_come_in_order_and_without_case(place: Any, run: Any) -> None:
@@ -120,7 +120,7 @@ async def test_events_of_one_name_come_in_order_and_without_case(place: Any, run
         id = await node.client.schedule_new_workflow(collect, input=20)
         for i in range(20):
             await node.client.raise_workflow_event(id, ["item", "ITEM", "Item"][i % 3], data=i)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == list(range(20))
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == list(range(20))
 
 
 async def test_an_event_may_come_before_anybody_waits(place: Any, eventually: Any) -> None:
@@ -141,7 +141,7 @@ async def test_an_event_may_come_before_anybody_waits(place: Any, eventually: An
         for name, data in (("a", 1), ("b", 2), ("b", 3), ("never", 4)):
             await node.client.raise_workflow_event(id, name, data=data)
         go.set()
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == [2, 1, 3]
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == [2, 1, 3]
 
 
 async def test_an_event_may_come_with_the_start(place: Any) -> None:
@@ -156,7 +156,7 @@ async def test_an_event_may_come_with_the_start(place: Any) -> None:
         await asyncio.sleep(0)  # the start is sent, and not committed
         await node.client.raise_workflow_event("i", "x", data="early")
         await start
-        assert (await node.client.wait_for_workflow_completion("i", timeout=10)).output == "early"
+        assert (await node.client.wait_for_workflow_completion("i", timeout=30)).output == "early"
 
 
 async def test_waits_of_one_name_take_turns(place: Any) -> None:
@@ -170,7 +170,7 @@ async def test_waits_of_one_name_take_turns(place: Any) -> None:
         id = await node.client.schedule_new_workflow(two)
         await node.client.raise_workflow_event(id, "x", data=1)
         await node.client.raise_workflow_event(id, "x", data=2)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == [1, 2]
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == [1, 2]
 
 
 async def test_a_time_limit_ends_a_wait(place: Any) -> None:
@@ -193,7 +193,7 @@ async def test_a_time_limit_ends_a_wait(place: Any) -> None:
         id = await node.client.schedule_new_workflow(limited, instance_id="l")
         for name, data in (("comes", 1), ("comes", 2), ("begin", None)):
             await node.client.raise_workflow_event(id, name, data=data)
-        state = await node.client.wait_for_workflow_completion(id, timeout=10)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == ["late", "late", 1, 2]
 
 

@@ -119,7 +119,7 @@ async def test_an_instance_that_is_not_is_left_there(
         assert len(place.last.batches) == commits
         # Looking has not used up anything.
         await node.client.raise_workflow_event(id, "second")
-        assert (await node.client.wait_for_workflow_completion(id, timeout=20)).failure_details is None
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).failure_details is None
 
 
 async def test_code_that_does_not_fit_says_so_and_nothing_else_happens(

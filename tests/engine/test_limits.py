@@ -91,7 +91,7 @@ async def test_so_many_of_a_name_run_at_a_time(
         # No other name waits behind it.
         assert (await run(node.client, "other", 50)).output == sum(range(50))
         meter.gate.set()
-        assert (await node.client.wait_for_workflow_completion(id, timeout=20)).output == sum(range(30))
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == sum(range(30))
         assert meter.most["scarce"] == 3
         assert meter.order == list(range(30))
         assert node.describe()["queues"]["activities"]["scarce"]["queued"] == 0
@@ -147,8 +147,8 @@ async def test_names_take_turns_where_there_is_no_room_for_all(memory_place: Any
         short = await node.client.schedule_new_workflow(many, input="second")
         await eventually(lambda: node.describe()["activities_queued"] == 202)
         gate.set()
-        await node.client.wait_for_workflow_completion(short, timeout=20)
-        await node.client.wait_for_workflow_completion(long, timeout=20)
+        await node.client.wait_for_workflow_completion(short, timeout=30)
+        await node.client.wait_for_workflow_completion(long, timeout=30)
         assert order[:7] == ["first", "second"] * 3 + ["first"] or order[1:7] == ["first", "second"] * 3
         assert len(order) == 203
 
@@ -173,7 +173,7 @@ async def test_what_is_queued_shows_its_place(memory_place: Any, eventually: Any
         assert [host.state(execution_id, n) for n in range(6)] == ["running", *["queued"] * 4, ""]
         assert [host.ahead(execution_id, n) for n in range(6)] == [None, 0, 1, 2, 3, None]
         meter.gate.set()
-        await node.client.wait_for_workflow_completion(id, timeout=20)
+        await node.client.wait_for_workflow_completion(id, timeout=30)
 
 
 async def test_what_is_queued_at_a_stop_runs_after_the_restart(
@@ -185,7 +185,7 @@ async def test_what_is_queued_at_a_stop_runs_after_the_restart(
         await eventually(lambda: node.runtime.engine.activities.queued == 8)
     meter.gate.set()
     async with place.serve(app) as node:
-        state = await node.client.wait_for_workflow_completion(id, timeout=20)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == sum(range(10))
         assert meter.most["scarce"] == 2
 
@@ -314,7 +314,7 @@ async def test_so_many_instances_are_under_way_at_a_time(
             await eventually(lambda n=n: _has_begun(node, ids[n]))
             await client.raise_workflow_event(ids[n], "go", data=n)
         for n, id in enumerate(ids):
-            state = await client.wait_for_workflow_completion(id, timeout=20)
+            state = await client.wait_for_workflow_completion(id, timeout=30)
             assert (state.output, state.reason) == (n, "")
         # In the order of creation.
         started = [(await client.get_workflow_state(id)).started_at for id in ids]
@@ -346,7 +346,7 @@ async def test_a_restart_counts_what_had_started_and_goes_on_in_order(
         for n, id in enumerate(ids):
             assert await begun(node, ids) == ids[: n + 2]
             await node.client.raise_workflow_event(id, "go")
-            await node.client.wait_for_workflow_completion(id, timeout=20)
+            await node.client.wait_for_workflow_completion(id, timeout=30)
             after = ids[: n + 3]
             await eventually(lambda after=after: _begun_are(node, ids, after))
 
@@ -422,9 +422,9 @@ async def test_children_are_limited_by_their_name(
             running = await eventually(some)
             assert len(running) <= 2
             await node.client.raise_workflow_event(running[0], "go")
-            await node.client.wait_for_workflow_completion(running[0], timeout=20)
+            await node.client.wait_for_workflow_completion(running[0], timeout=30)
             done.add(running[0])
-        assert (await node.client.wait_for_workflow_completion(id, timeout=20)).output == 6
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == 6
 
 
 @pytest.mark.parametrize("options", [{"max_concurrent": 1}, {"global_max_concurrent": 1}])
@@ -472,7 +472,7 @@ async def test_all_workflows_of_a_node_together(place: Any, eventually: Any) -> 
         queues = node.describe()["queues"]["workflows"]
         assert queues["*"] == {"running": 2, "queued": 1, "limit": 2, "global_limit": None, "share": None}
         await client.terminate_workflow(parent)
-        assert (await client.wait_for_workflow_completion(late, timeout=20)).output == "done"
+        assert (await client.wait_for_workflow_completion(late, timeout=30)).output == "done"
     async with place.serve(app, max_concurrent_workflows=2) as node:
         await eventually(lambda: node.describe()["queues"]["workflows"]["*"]["running"] == 1)
 
@@ -513,7 +513,7 @@ async def test_the_limits_of_workflows_hold_over_a_cluster(eventually: Any) -> N
             assert len(under_way) <= 3
             for id in under_way:
                 await one.client.raise_workflow_event(id, "go")
-                await one.client.wait_for_workflow_completion(id, timeout=20)
+                await one.client.wait_for_workflow_completion(id, timeout=30)
                 done.add(id)
 
 
@@ -540,7 +540,7 @@ async def test_a_slot_that_was_given_to_one_that_waits_behind_others(
         for id in (ids[0], ids[3], ids[1], ids[2]):
             await eventually(lambda id=id: _has_begun(node, id))
             await node.client.raise_workflow_event(id, "go")
-            await node.client.wait_for_workflow_completion(id, timeout=20)
+            await node.client.wait_for_workflow_completion(id, timeout=30)
         assert asked == [True]
 
 

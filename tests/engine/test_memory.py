@@ -75,4 +75,4 @@ async def test_an_evicted_instance_is_found_again(eventually: Any) -> None:
         await eventually(lambda: not host.busy and not node.runtime.engine.activities.known)
         assert host.evict(host.activations[actor])
         await node.client.raise_workflow_event("w", "never", data=7)
-        assert (await node.client.wait_for_workflow_completion("w", timeout=10)).output == 7
+        assert (await node.client.wait_for_workflow_completion("w", timeout=30)).output == 7

@@ -68,7 +68,7 @@ async def test_rows_and_commits(
         await node.client.schedule_new_workflow(name, input=input, instance_id="i")
         for n in range(input if name == "events" else 0):
             await node.client.raise_workflow_event("i", "x", data=n)
-        await node.client.wait_for_workflow_completion("i", timeout=10)
+        await node.client.wait_for_workflow_completion("i", timeout=30)
         assert list(await keys(node, "i")) == [
             "customStatus",
             "metadata",

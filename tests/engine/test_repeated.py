@@ -95,7 +95,7 @@ async def test_replace_ends_what_is_there(app: App, place: Any, run: Any, eventu
     async with place.serve(app, drain_seconds=0) as node:
         client = node.client
         await client.schedule_new_workflow("busy", instance_id="i")
-        await client.wait_for_workflow_start("child", timeout=20)
+        await client.wait_for_workflow_start("child", timeout=30)
         waiting = asyncio.ensure_future(client.wait_for_workflow_completion("i"))
         await eventually(
             lambda: node.runtime.host.activations[node.runtime.engine.actor("i")].behaviour.waiters
@@ -105,7 +105,7 @@ async def test_replace_ends_what_is_there(app: App, place: Any, run: Any, eventu
         ended = await asyncio.wait_for(waiting, 20)
         assert (ended.runtime_status, ended.name) == (RuntimeStatus.TERMINATED, "busy")
         assert ended.failure_details.type == "WorkflowTerminated"
-        child = await client.wait_for_workflow_completion("child", timeout=20)
+        child = await client.wait_for_workflow_completion("child", timeout=30)
         assert child.runtime_status is RuntimeStatus.TERMINATED
         actor = node.runtime.engine.actor("i")
         assert not await node.store.reminders(actor)
@@ -148,9 +148,9 @@ async def test_the_parent_of_what_was_replaced_is_told(app: App, place: Any) -> 
     async with place.serve(app) as node:
         client = node.client
         await client.schedule_new_workflow("parent", input="c", instance_id="p")
-        await client.wait_for_workflow_start("c", timeout=20)
+        await client.wait_for_workflow_start("c", timeout=30)
         await client.schedule_new_workflow("listen", input=1, instance_id="c", if_exists="replace")
-        state = await client.wait_for_workflow_completion("p", timeout=20)
+        state = await client.wait_for_workflow_completion("p", timeout=30)
         assert state.output == ["WorkflowTerminated", "another start took its place"]
         assert (await client.get_workflow_state("c")).runtime_status is RuntimeStatus.RUNNING
 
@@ -163,7 +163,7 @@ async def test_what_came_for_the_former_instance_does_not_reach_the_next(app: Ap
         await client.raise_workflow_event("i", "x", data="for the first")
         await client.schedule_new_workflow("listen", input=1, instance_id="i", if_exists="replace")
         await client.raise_workflow_event("i", "x", data="for the second")
-        state = await client.wait_for_workflow_completion("i", timeout=20)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
         assert state.output == ["for the second"]
 
 
@@ -193,11 +193,11 @@ async def test_what_replaces_one_with_a_long_history_ends_its_children(
     async with place.serve(app, replay_check="off") as node:
         client = node.client
         await client.schedule_new_workflow(long, instance_id="i")
-        await client.wait_for_workflow_start("late-child", timeout=20)
+        await client.wait_for_workflow_start("late-child", timeout=30)
         await eventually(lambda: evict(node, "i"))
         await client.schedule_new_workflow("echo", input=1, instance_id="i", if_exists="replace")
-        assert (await client.wait_for_workflow_completion("i", timeout=20)).output == 1
-        child = await client.wait_for_workflow_completion("late-child", timeout=20)
+        assert (await client.wait_for_workflow_completion("i", timeout=30)).output == 1
+        child = await client.wait_for_workflow_completion("late-child", timeout=30)
         assert child.runtime_status is RuntimeStatus.TERMINATED
 
 
@@ -217,7 +217,7 @@ async def test_a_start_with_a_key_happens_once(app: App, place: Any, run: Any) -
             *(client.schedule_new_workflow("echo", input=1, idempotency_key="order 7") for _ in range(10))
         )
         assert set(ids) == {id_for_key("default", "repeat", "echo", "order 7")}
-        state = await client.wait_for_workflow_completion(ids[0], timeout=20)
+        state = await client.wait_for_workflow_completion(ids[0], timeout=30)
         assert (state.output, state.generation) == (1, 1)
         # Finished, and on another node.
     async with place.serve(app) as node:
@@ -272,7 +272,7 @@ async def test_keys_survive_continue_as_new_purge_and_reuse(
         for n in range(3):
             await client.raise_workflow_event("i", "x", data=n, event_id=f"e{n}")
             await client.raise_workflow_event("i", "x", data=n, event_id=f"e{n}")
-        assert (await client.wait_for_workflow_completion("i", timeout=20)).output == [0, 1, 2]
+        assert (await client.wait_for_workflow_completion("i", timeout=30)).output == [0, 1, 2]
         await client.purge_workflow("i")
         assert set(await keys(node, "i")) == {"metadata", "accepted"}
         await client.schedule_new_workflow("collect", input=[], instance_id="i", idempotency_key="k")
@@ -295,7 +295,7 @@ async def test_a_key_that_was_never_given_writes_nothing(app: App, place: Any, r
         await node.client.schedule_new_workflow("listen", input=3, instance_id="k", idempotency_key="k")
         for n in range(3):
             await node.client.raise_workflow_event("k", "x", data=n)
-        await node.client.wait_for_workflow_completion("k", timeout=20)
+        await node.client.wait_for_workflow_completion("k", timeout=30)
         writes = [commit for commit in place.last.of("k") if "accepted" in commit.put]
         assert len(writes) == 1
 
@@ -312,7 +312,7 @@ async def test_a_key_is_forgotten_after_its_time(app: App, place: Any, run: Any)
         await run(node.client, "echo", 2, instance_id="i")
         assert (await run(node.client, "echo", 1, instance_id="i", idempotency_key="k")).generation == 3
         await node.client.raise_workflow_event("e", "x", data=2, event_id="e")
-        assert (await node.client.wait_for_workflow_completion("e", timeout=20)).output == [1, 2]
+        assert (await node.client.wait_for_workflow_completion("e", timeout=30)).output == [1, 2]
 
 
 async def test_a_tombstone_stays_as_long_as_its_keys(app: App, place: Any, run: Any) -> None:
@@ -359,7 +359,7 @@ async def test_an_event_with_an_id_is_raised_once(app: App, place: Any) -> None:
         client = node.client
         await client.raise_workflow_event("i", "x", data="a", event_id="1")
         await client.raise_workflow_event("i", "x", data="a", event_id="2")
-        state = await client.wait_for_workflow_completion("i", timeout=20)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
         assert state.output == ["a", "a"]
         # It was taken, so it is no error that there is nobody to take it now.
         await client.raise_workflow_event("i", "x", data="a", event_id="2")
@@ -380,7 +380,7 @@ async def test_many_events_with_ids_at_once(app: App, place: Any) -> None:
             for _ in range(3)
         ]
         await asyncio.gather(*raised)
-        state = await client.wait_for_workflow_completion("i", timeout=20)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
         assert sorted(state.output) == list(range(50))
 
 
@@ -394,7 +394,7 @@ async def test_an_event_with_an_id_waits_with_a_paused_instance(app: App, place:
         client = node.client
         await client.raise_workflow_event("i", "x", data=1, event_id="1")
         await client.resume_workflow("i")
-        assert (await client.wait_for_workflow_completion("i", timeout=20)).output == [1]
+        assert (await client.wait_for_workflow_completion("i", timeout=30)).output == [1]
 
 
 # --- tags ----------------------------------------------------------------------------------------------------------------

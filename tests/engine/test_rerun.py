@@ -63,10 +63,10 @@ async def test_from_the_start(app: App, place: Any, run: Any) -> None:
         client = node.client
         await run(client, "echo", 1, instance_id="i", tags={"a": "b"})
         id = await client.rerun_workflow("i")
-        state = await client.wait_for_workflow_completion(id, timeout=20)
+        state = await client.wait_for_workflow_completion(id, timeout=30)
         assert (state.output, state.tags, state.generation) == (1, {"a": "b"}, 1)
         assert await client.rerun_workflow("i", new_instance_id="j", input=2) == "j"
-        assert (await client.wait_for_workflow_completion("j", timeout=20)).output == 2
+        assert (await client.wait_for_workflow_completion("j", timeout=30)).output == 2
         assert (await client.get_workflow_state("i")).output == 1
 
 
@@ -78,7 +78,7 @@ async def test_what_was_done_before_is_not_done_again(app: App, place: Any, run:
         first = ran[0][1]
         ran.clear()
         await client.rerun_workflow("i", from_event=3, new_instance_id="j", input="good")
-        state = await client.wait_for_workflow_completion("j", timeout=20)
+        state = await client.wait_for_workflow_completion("j", timeout=30)
         # It ends as any would of which nobody raises the event.
         assert state.failure_details.type == "EventTimeout"
         assert [(id, what) for id, what, _ in ran] == [("j", "good"), ("j:1:0002", "child")]
@@ -95,7 +95,7 @@ async def test_on_another_node_it_goes_on(app: App, place: Any, run: Any, ran: l
         await run(node.client, "steps", "bad", instance_id="i")
         await node.client.rerun_workflow("i", from_event=1, new_instance_id="j")
     async with place.serve(app) as node:
-        state = await node.client.wait_for_workflow_completion("j", timeout=20)
+        state = await node.client.wait_for_workflow_completion("j", timeout=30)
         assert state.failure_details.message.endswith("bad")
         # Its random values are the same again.
         mine = [what for id, what, _ in ran if id == "j" and isinstance(what, list)]
@@ -110,7 +110,7 @@ async def test_all_that_had_no_answer_is_asked_for_anew(
         await run(node.client, "side_by_side", instance_id="i")
         ran.clear()
         await node.client.rerun_workflow("i", from_event=2, new_instance_id="j")
-        state = await node.client.wait_for_workflow_completion("j", timeout=20)
+        state = await node.client.wait_for_workflow_completion("j", timeout=30)
         assert state.output == ["one", "two", "three"]
         assert sorted(what for _, what, _ in ran) == ["one", "three", "two"]
 
@@ -123,13 +123,13 @@ async def test_from_a_timer_and_from_a_child(app: App, place: Any, run: Any, ran
         ran.clear()
         await client.rerun_workflow("i", from_event=kinds.index("TimerCreated"), new_instance_id="t")
         assert (
-            await client.wait_for_workflow_completion("t", timeout=20)
+            await client.wait_for_workflow_completion("t", timeout=30)
         ).failure_details.type == "EventTimeout"
         assert ran == []
         await client.rerun_workflow(
             "i", from_event=kinds.index("ChildScheduled"), input="other", new_instance_id="c"
         )
-        await client.wait_for_workflow_completion("c", timeout=20)
+        await client.wait_for_workflow_completion("c", timeout=30)
         assert [(id, what) for id, what, _ in ran] == [("c:1:0002", "other")]
 
 

@@ -58,7 +58,7 @@ async def test_it_begins_at_its_time_and_not_before(app: App, place: Any) -> Non
         )
         assert state.input == 5
         assert await reminders(node, id) == ["start"]
-        state = await client.wait_for_workflow_completion(id, timeout=20)
+        state = await client.wait_for_workflow_completion(id, timeout=30)
         assert state.output[0] == 5
         assert datetime.fromisoformat(state.output[1]) >= at
         assert state.started_at >= at
@@ -94,7 +94,7 @@ async def test_it_survives_restarts(app: App, place: Any) -> None:
         state = await node.client.get_workflow_state("i")
         assert (state.runtime_status, state.started_at) == (RuntimeStatus.PENDING, None)
         assert await reminders(node, "i") == ["start"]
-        assert (await node.client.wait_for_workflow_completion(soon, timeout=20)).output[0] == 2
+        assert (await node.client.wait_for_workflow_completion(soon, timeout=30)).output[0] == 2
 
 
 async def test_its_time_comes_while_nobody_runs(app: App, place: Any) -> None:
@@ -102,7 +102,7 @@ async def test_its_time_comes_while_nobody_runs(app: App, place: Any) -> None:
         id = await node.client.schedule_new_workflow("now", input=1, start_at=timedelta(milliseconds=50))
     await asyncio.sleep(0.06)
     async with place.serve(app) as node:
-        assert (await node.client.wait_for_workflow_completion(id, timeout=20)).output[0] == 1
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output[0] == 1
 
 
 async def test_an_event_waits_with_it(app: App, place: Any, evict: Any, eventually: Any) -> None:
@@ -115,8 +115,9 @@ async def test_an_event_waits_with_it(app: App, place: Any, evict: Any, eventual
         await eventually(lambda: evict(node, "i"))
         await client.raise_workflow_event("i", "x", data="second")
         state = await client.get_workflow_state("i")
-        assert (state.runtime_status, state.started_at) == (RuntimeStatus.PENDING, None)
-        state = await client.wait_for_workflow_completion("i", timeout=20)
+        # On a busy machine its time may have come.
+        assert state.runtime_status is RuntimeStatus.PENDING or datetime.now(UTC) >= state.scheduled_at
+        state = await client.wait_for_workflow_completion("i", timeout=30)
         assert state.output == ["early", "second"]
         assert state.started_at >= state.scheduled_at
 
@@ -152,7 +153,7 @@ async def test_a_pause_outlasts_its_time(app: App, place: Any, eventually: Any) 
         state = await client.get_workflow_state("i")
         assert (state.runtime_status, state.started_at) == (RuntimeStatus.SUSPENDED, None)
         await client.resume_workflow("i")
-        assert (await client.wait_for_workflow_completion("i", timeout=20)).output[0] == 1
+        assert (await client.wait_for_workflow_completion("i", timeout=30)).output[0] == 1
 
 
 async def test_resuming_does_not_begin_it(app: App, place: Any) -> None:
@@ -179,7 +180,7 @@ async def test_another_scheduled_start_of_the_id_has_its_own_time(app: App, plac
         await client.terminate_workflow("i")
         soon = datetime.now(UTC) + timedelta(milliseconds=100)
         await client.schedule_new_workflow("now", input=2, instance_id="i", start_at=soon)
-        state = await client.wait_for_workflow_completion("i", timeout=20)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
         assert (state.output[0], state.generation, state.scheduled_at) == (2, 2, soon)
 
 
@@ -206,7 +207,7 @@ async def test_code_starts_one_for_later(app: App, place: Any, run: Any) -> None
     async with place.serve(app) as node:
         began = datetime.now(UTC)
         assert (await run(node.client, "launch", 0.3)).output == "launched"
-        state = await node.client.wait_for_workflow_completion("launched", timeout=20)
+        state = await node.client.wait_for_workflow_completion("launched", timeout=30)
         assert state.scheduled_at >= began + timedelta(seconds=0.3)
         assert state.started_at >= state.scheduled_at
 
@@ -214,7 +215,7 @@ async def test_code_starts_one_for_later(app: App, place: Any, run: Any) -> None
 async def test_a_wait_for_its_start_lasts_until_then(app: App, place: Any) -> None:
     async with place.serve(app) as node:
         id = await node.client.schedule_new_workflow("listen", input=1, start_at=timedelta(milliseconds=200))
-        state = await node.client.wait_for_workflow_start(id, timeout=20)
+        state = await node.client.wait_for_workflow_start(id, timeout=30)
         assert state.started_at >= state.scheduled_at
 
 
@@ -241,7 +242,7 @@ async def test_a_limit_counts_it_from_its_time_on(place: Any, until_status: Any,
         await client.raise_workflow_event("first", "go")
         await until_status(client, "later", RuntimeStatus.RUNNING)
         await client.raise_workflow_event("later", "go", data=1)
-        assert (await client.wait_for_workflow_completion("later", timeout=20)).output == 1
+        assert (await client.wait_for_workflow_completion("later", timeout=30)).output == 1
 
 
 async def test_what_it_waits_for_is_told(app: App, memory_place: Any) -> None:

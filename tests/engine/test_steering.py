@@ -71,7 +71,7 @@ async def test_what_comes_during_a_pause_is_kept(app: App, place: Any, until_sta
         state = await node.client.get_workflow_state(id)
         assert state.runtime_status is RuntimeStatus.SUSPENDED
         await node.client.resume_workflow(id)
-        state = await node.client.wait_for_workflow_completion(id, timeout=10)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.output == [1, 2, 3]
         assert state.reason == ""
 
@@ -89,7 +89,7 @@ async def test_a_timer_that_fires_during_a_pause_waits(
         await eventually(received)
         assert (await node.client.get_workflow_state(id)).runtime_status is RuntimeStatus.SUSPENDED
         await node.client.resume_workflow(id)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == "woken"
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == "woken"
 
 
 async def test_an_activity_that_ends_during_a_pause_does_not_run_again(
@@ -104,7 +104,7 @@ async def test_an_activity_that_ends_during_a_pause_does_not_run_again(
         assert (await node.client.get_workflow_state(id)).runtime_status is RuntimeStatus.SUSPENDED
     async with place.serve(app) as node:
         await node.client.resume_workflow(id)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == 1
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == 1
         assert len(gate.ran) == 2
 
 
@@ -117,7 +117,7 @@ async def test_pause_and_resume_can_be_repeated(app: App, place: Any) -> None:
             await node.client.resume_workflow(id)
             await node.client.resume_workflow(id)
         await node.client.raise_workflow_event(id, "x", data=1)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == [1]
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == [1]
         kinds = [type(event).__name__ for _, event in (await node.client.history(id)).items]
         assert kinds.count("ExecutionSuspended") == kinds.count("ExecutionResumed") == 3
 
@@ -131,7 +131,7 @@ async def test_whatever_it_waits_for_it_can_be_terminated(
         await client.schedule_new_workflow(what, input=3_600_000 if what == "nap" else 5, instance_id="i")
         await until_status(client, "i", RuntimeStatus.RUNNING)
         await client.terminate_workflow("i", output={"why": "tired"})
-        state = await client.wait_for_workflow_completion("i", timeout=10)
+        state = await client.wait_for_workflow_completion("i", timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
         assert state.output == {"why": "tired"}
         assert not await node.store.reminders(node.runtime.engine.actor("i"))
@@ -148,7 +148,7 @@ async def test_a_paused_instance_can_be_terminated(app: App, place: Any) -> None
         id = await node.client.schedule_new_workflow("listen", input=1)
         await node.client.pause_workflow(id)
         await node.client.terminate_workflow(id, reason="no more")
-        state = await node.client.wait_for_workflow_completion(id, timeout=10)
+        state = await node.client.wait_for_workflow_completion(id, timeout=30)
         assert state.runtime_status is RuntimeStatus.TERMINATED
         assert state.failure_details.message == "no more"
 
@@ -242,7 +242,7 @@ async def test_an_active_id_is_taken_and_a_finished_one_is_not(app: App, place: 
             await node.client.schedule_new_workflow("echo", input=1, instance_id="i")
         await node.client.resume_workflow("i")
         await node.client.raise_workflow_event("i", "x", data=1)
-        first = await node.client.wait_for_workflow_completion("i", timeout=10)
+        first = await node.client.wait_for_workflow_completion("i", timeout=30)
         second = await run(node.client, "echo", {"new": True}, instance_id="i")
         assert second.output == {"new": True}
         assert (second.generation, second.name) == (2, "echo")
@@ -268,7 +268,7 @@ async def test_the_old_execution_does_not_answer_for_the_new_one(
         await node.client.schedule_new_workflow("work", input=1, instance_id="i")
         await eventually(lambda: len(gate.ran) == 2)
         gate.open.set()
-        assert (await node.client.wait_for_workflow_completion("i", timeout=10)).generation == 2
+        assert (await node.client.wait_for_workflow_completion("i", timeout=30)).generation == 2
         assert len(set(gate.ran)) == 2
 
 
@@ -292,6 +292,6 @@ async def test_a_failed_workflow_can_be_caught_by_its_parent_after_a_pause(app: 
         while await node.client.get_workflow_state("b") is None:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
         await node.client.raise_workflow_event("b", "x")
-        await node.client.wait_for_workflow_completion("b", timeout=10)
+        await node.client.wait_for_workflow_completion("b", timeout=30)
         await node.client.resume_workflow(id)
-        assert (await node.client.wait_for_workflow_completion(id, timeout=10)).output == "RuntimeError"
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == "RuntimeError"

@@ -53,7 +53,7 @@ async def test_an_activity_that_ends_within_the_drain_time_is_committed(
         await stopping
     assert len(ledger.began) == 1, "nothing new begins while a node stops"
     async with place.serve(app) as node:
-        state = await node.client.wait_for_workflow_completion("w", timeout=10)
+        state = await node.client.wait_for_workflow_completion("w", timeout=30)
         assert state.output == ["done", "done"]
     assert len(ledger.began) == 2
     assert len(set(ledger.began)) == 2
@@ -68,7 +68,7 @@ async def test_an_activity_that_takes_longer_runs_again_with_the_same_key(
     assert not ledger.ended
     ledger.go.set()
     async with place.serve(app) as node:
-        await node.client.wait_for_workflow_completion("w", timeout=10)
+        await node.client.wait_for_workflow_completion("w", timeout=30)
     assert ledger.began[0] == ledger.began[1]
     assert len(ledger.ended) == 2
 
@@ -93,7 +93,7 @@ async def test_a_stop_can_be_repeated_and_ends_waits(app: App, place: Any, event
         await node.stop()
         await node.stop()
         with pytest.raises(Exception, match=r"stop|owns"):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
 
 
 async def test_a_node_says_when_its_store_gives_no_answer(app: App, place: Any, eventually: Any) -> None:
@@ -111,6 +111,6 @@ async def test_a_node_says_when_its_store_gives_no_answer(app: App, place: Any, 
         assert "on holiday" in node.ready()
         assert not start.done()
         place.last.before = lambda _: None
-        assert await asyncio.wait_for(start, 10) == "w"
+        assert await asyncio.wait_for(start, 30) == "w"
         assert node.ready() is None
         assert (await node.client.get_workflow_state("w")).runtime_status is RuntimeStatus.RUNNING

@@ -207,7 +207,7 @@ async def test_a_limit_over_all_attempts_holds_over_a_restart(place: Any, eventu
         await eventually(lambda: began == [1])
     async with place.serve(app, drain_seconds=0) as node:
         await eventually(lambda: began == [1, 1])
-        assert (await node.client.wait_for_workflow_completion(id, timeout=20)).output == "late"
+        assert (await node.client.wait_for_workflow_completion(id, timeout=30)).output == "late"
         await eventually(lambda: node.runtime.engine.activities.running == 0)
 
 

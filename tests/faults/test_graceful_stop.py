@@ -85,7 +85,8 @@ def test_what_takes_longer_runs_again(serve: Serve, activity: str) -> None:
     (key,) = node.until(lambda: node.lines("began"), "the activity runs")
     began = time.monotonic()
     assert node.stop() == 0
-    assert time.monotonic() - began < 15
+    # The activity takes 60 s.
+    assert time.monotonic() - began < 40
     assert "Traceback" not in node.text()
     assert released(node) == {1}
     assert suspected(node) == []
@@ -117,8 +118,9 @@ def test_a_second_signal_ends_it_at_once(
     node.until(lambda: node.status("GET", "/readyz") == 503, "it stops")
     began = time.monotonic()
     node.signal(second)
-    assert node.ended(within=10) in statuses
-    assert time.monotonic() - began < 5
+    assert node.ended() in statuses
+    # It would wait for 60 s.
+    assert time.monotonic() - began < 30
     assert "Traceback" not in node.text()
     (node.folder / "quick").touch()
     node.start()
@@ -176,9 +178,9 @@ async def test_while_the_store_refuses() -> None:
         assert "the store is away" in str(node.ready())
         began = asyncio.get_running_loop().time()
         await node.stop()
-        assert asyncio.get_running_loop().time() - began < 10
+        assert asyncio.get_running_loop().time() - began < 30
         with pytest.raises(Exception, match=r"stopping|away|moved|owns|unknown|done now"):
-            await asyncio.wait_for(late, 5)
+            await asyncio.wait_for(late, 30)
     store.refuses = False
     async with asyncio.timeout(60), app.serve(store=store) as node:
         state = await node.client.wait_for_workflow_completion(id)

@@ -51,7 +51,7 @@ class FakeWorkflows:
 
     async def seen(self, *call: Any) -> None:
         """Returns once this call has come."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while call not in self.calls:
                 self._recorded.clear()
                 await self._recorded.wait()

@@ -271,5 +271,5 @@ def test_no_thread_is_left() -> None:
     crash_everywhere(app, scenario)
     for one in threading.enumerate():
         if one.name.startswith("perdure-activity"):
-            one.join(10)
+            one.join(30)
     assert threading.active_count() <= before
