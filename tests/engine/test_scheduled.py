@@ -13,6 +13,8 @@ from perdure.actors.messages import Message
 from perdure.errors import AlreadyExists, InvalidInput
 from perdure.workflow.requests import StartDue
 
+#: Enough for whatever has to be done before, on a busy machine.
+SOON = timedelta(seconds=2)
 HOUR = timedelta(hours=1)
 
 
@@ -48,7 +50,7 @@ async def reminders(node: Any, id: str) -> list[str]:
 async def test_it_begins_at_its_time_and_not_before(app: App, place: Any) -> None:
     async with place.serve(app) as node:
         client = node.client
-        at = datetime.now(UTC) + timedelta(milliseconds=300)
+        at = datetime.now(UTC) + SOON
         id = await client.schedule_new_workflow("now", input=5, start_at=at)
         state = await client.get_workflow_state(id)
         assert (state.runtime_status, state.started_at, state.scheduled_at) == (
@@ -108,9 +110,7 @@ async def test_its_time_comes_while_nobody_runs(app: App, place: Any) -> None:
 async def test_an_event_waits_with_it(app: App, place: Any, evict: Any, eventually: Any) -> None:
     async with place.serve(app) as node:
         client = node.client
-        await client.schedule_new_workflow(
-            "listen", input=2, instance_id="i", start_at=timedelta(milliseconds=600)
-        )
+        await client.schedule_new_workflow("listen", input=2, instance_id="i", start_at=SOON)
         await client.raise_workflow_event("i", "x", data="early")
         await eventually(lambda: evict(node, "i"))
         await client.raise_workflow_event("i", "x", data="second")
@@ -141,9 +141,7 @@ async def test_it_can_be_terminated_and_purged_before(app: App, place: Any, keys
 async def test_a_pause_outlasts_its_time(app: App, place: Any, eventually: Any) -> None:
     async with place.serve(app) as node:
         client = node.client
-        await client.schedule_new_workflow(
-            "now", input=1, instance_id="i", start_at=timedelta(milliseconds=100)
-        )
+        await client.schedule_new_workflow("now", input=1, instance_id="i", start_at=SOON)
         await client.pause_workflow("i")
 
         async def due() -> bool:
@@ -228,8 +226,7 @@ async def test_a_limit_counts_it_from_its_time_on(place: Any, until_status: Any,
 
     async with place.serve(app) as node:
         client = node.client
-        soon = timedelta(milliseconds=300)
-        await client.schedule_new_workflow(one, instance_id="later", start_at=soon)
+        await client.schedule_new_workflow(one, instance_id="later", start_at=SOON)
         await client.schedule_new_workflow(one, instance_id="first")
         await until_status(client, "first", RuntimeStatus.RUNNING)
         later = await client.get_workflow_state("later")

@@ -110,7 +110,7 @@ async def test_the_activity_itself_may_say_its_limits(place: Any, run: Any) -> N
 async def test_an_activity_that_falls_silent_fails(place: Any, run: Any) -> None:
     app = App("t")
 
-    @app.activity(heartbeat_timeout=timedelta(milliseconds=200), retry_policy=AT_ONCE)
+    @app.activity(heartbeat_timeout=timedelta(milliseconds=500), retry_policy=AT_ONCE)
     async def copy(ctx: ActivityContext, total: int) -> list[Any]:
         begin = ctx.heartbeat_details or 0
         for done in range(begin, total):
@@ -136,7 +136,7 @@ async def test_heartbeats_keep_a_thread_alive_and_tell_it_when_it_is_over(place:
     def beat(ctx: ActivityContext) -> str:
         for _ in range(30):
             ctx.heartbeat()
-            nap.wait(0.01)
+            nap.wait(0.05)
         return "alive"
 
     @app.activity
@@ -152,7 +152,7 @@ async def test_heartbeats_keep_a_thread_alive_and_tell_it_when_it_is_over(place:
 
     @app.workflow
     async def ask(ctx: WorkflowContext) -> list[Any]:
-        alive = await ctx.call_activity(beat, heartbeat_timeout=timedelta(milliseconds=250))
+        alive = await ctx.call_activity(beat, heartbeat_timeout=timedelta(seconds=1))
         try:
             await ctx.call_activity(silent, heartbeat_timeout=SOON)
         except HeartbeatTimeout:
@@ -197,7 +197,7 @@ async def test_a_limit_over_all_attempts_holds_over_a_restart(place: Any, eventu
     @app.workflow
     async def ask(ctx: WorkflowContext) -> str:
         try:
-            await ctx.call_activity(stuck, schedule_to_close_timeout=timedelta(seconds=1))
+            await ctx.call_activity(stuck, schedule_to_close_timeout=timedelta(seconds=3))
         except ActivityTimeout:
             return "late"
         return ""

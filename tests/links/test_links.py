@@ -490,9 +490,7 @@ async def test_bytes_that_are_no_http(ends: Ends, caplog: pytest.LogCaptureFixtu
     await until(lambda: ends.far and ends.far[0].frames == [b"x"])
 
 
-async def test_a_dialler_that_hangs_up_in_the_handshake(
-    ends: Ends, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_dialler_that_hangs_up_in_the_handshake(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
     """One line for those who look closely, and no other: nodes that die or try again do this."""
     server = await ends.serve()
     host, _, port = server.address.rpartition(":")
