@@ -101,6 +101,19 @@ async def _eventually(condition: Callable[[], Any], what: str = "the condition",
         await asyncio.sleep(0.002)
 
 
+class Gate:
+    """An activity that waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.ran: list[str] = []
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
 @pytest.fixture
 def eventually() -> Any:
     """`await eventually(lambda: …)`: returns the condition's value when it is true."""

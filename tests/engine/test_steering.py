@@ -10,19 +10,7 @@ import pytest
 
 from perdure import ActivityContext, App, RuntimeStatus, TaskFailedError, WorkflowContext, when_all
 from perdure.errors import AlreadyExists, InstanceNotFound, InvalidState
-
-
-class Gate:
-    """An activity that waits until the test lets it go."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.ran: list[str] = []
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
+from tests.engine.conftest import Gate
 
 
 @pytest.fixture

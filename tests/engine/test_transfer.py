@@ -18,19 +18,7 @@ from perdure.workflow import record as records
 from perdure.workflow.record import Record
 from perdure.workflow.requests import Restore
 from perdure.workflow.transfers import Transfers, check
-
-
-class Gate:
-    """An activity that waits until the test lets it go."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.ran: list[str] = []
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
+from tests.engine.conftest import Gate
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.complete import instance_ids
+from perdure.cli.complete import instance_ids, status_names, workflow_names
 from perdure.cli.failures import CommandError, usage
 from perdure.security import VARIABLES
 
@@ -41,6 +41,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 InstanceId = Annotated[
     str, typer.Argument(metavar="ID", help="The instance id.", autocompletion=instance_ids)
 ]
+#: Which instances: those that every one given here is true of.
+Statuses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--status",
+        "-s",
+        metavar="STATUS",
+        help="Only these; may be given again.",
+        autocompletion=status_names,
+    ),
+]
+WorkflowName = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Only this workflow.", autocompletion=workflow_names),
+]
+IdPrefix = Annotated[str | None, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin so.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
 Recursive = Annotated[bool, typer.Option("--recursive/--no-recursive", help="Child workflows, too.")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -57,9 +57,7 @@ def pause(
     as_json: AsJson = False,
 ) -> None:
     """Pauses an instance: what arrives waits until it is resumed."""
-    query = {"reason": reason or None}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/pause", query)
+    _post(server, store, id, "pause", {"reason": reason or None})
     _say(f"paused {id}", as_json)
 
 
@@ -72,9 +70,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Lets a paused or stalled instance go on."""
-    query = {"reason": reason or None}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/resume", query)
+    _post(server, store, id, "resume", {"reason": reason or None})
     _say(f"resumed {id}", as_json)
 
 
@@ -87,9 +83,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Lets an instance come to an end by itself: its code may undo what it has done."""
-    query = {"reason": reason or None}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/cancel", query)
+    _post(server, store, id, "cancel", {"reason": reason or None})
     _say(f"cancelled {id}", as_json)
 
 
@@ -108,8 +102,7 @@ def terminate(
     """Ends an instance, and its child workflows."""
     query = {"reason": reason or None, "recursive": None if recursive else "false"}
     payload = read_json(output, "--output")
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/terminate", query, payload)
+    _post(server, store, id, "terminate", query, payload)
     _say(f"terminated {id}", as_json)
 
 
@@ -126,8 +119,7 @@ def purge(
 ) -> None:
     """Removes a finished instance, and its child workflows."""
     query = {"force": "true" if force else None, "recursive": None if recursive else "false"}
-    with node(server, store) as target:
-        target.request("POST", f"{instance_path(id)}/purge", query)
+    _post(server, store, id, "purge", query)
     _say(f"purged {id}", as_json)
 
 
@@ -154,12 +146,18 @@ def rerun(
     """Runs a finished instance again, as a new one, and prints its id."""
     payload = read_json(input, "--input")
     query = {"fromEvent": from_event, "instanceID": new_id}
-    with node(server, store) as target:
-        started = target.request("POST", f"{instance_path(id)}/rerun", query, payload)
+    started = _post(server, store, id, "rerun", query, payload)
     if as_json:
         show.show_json(started)
     else:
         print(show.clean(started["instanceID"]))
+
+
+def _post(
+    server: str, store: str | None, id: str, what: str, query: dict[str, Any], payload: bytes | None = None
+) -> Any:
+    with node(server, store) as target:
+        return target.request("POST", f"{instance_path(id)}/{what}", query, payload)
 
 
 def _say(done: str, as_json: bool) -> None:

@@ -13,12 +13,12 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli import show
-from perdure.cli.complete import instance_ids, status_names, workflow_names
+from perdure.cli.complete import instance_ids
 from perdure.cli.failures import CommandError, usage
-from perdure.cli.options import DEFAULT_SERVER, AppId, AsJson, Server, Store
+from perdure.cli.options import DEFAULT_SERVER, AppId, AsJson, IdPrefix, Server, Statuses, Store, WorkflowName
 from perdure.cli.remote import Refused, Unreachable
 from perdure.cli.target import Reader, importer, reader
-from perdure.cli.workflow import PAGE, read_statuses
+from perdure.cli.workflow import PAGE, read_filter
 from perdure.errors import InvalidInput, PerdureError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,23 +40,9 @@ def export(
             "--id", metavar="ID", help="Only this instance; may be given again.", autocompletion=instance_ids
         ),
     ] = None,
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--status",
-            "-s",
-            metavar="STATUS",
-            help="Only these; may be given again.",
-            autocompletion=status_names,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Only this workflow.", autocompletion=workflow_names),
-    ] = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin so.")
-    ] = None,
+    status: Statuses = None,
+    name: WorkflowName = None,
+    prefix: IdPrefix = None,
     server: Server = DEFAULT_SERVER,
     store: Store = None,
     app_id: AppId = None,
@@ -67,7 +53,7 @@ def export(
     Each is as one of its commits left it. While nodes run, two instances may be of different moments. A file is
     complete or not there.
     """
-    query = {"status": read_statuses(status), "name": name or None, "prefix": prefix or None}
+    query = read_filter(status, name, prefix)
     if id and any(query.values()):
         raise usage("give either --id, or --status, --name and --prefix")
     done, failed = 0, list[tuple[str, str]]()

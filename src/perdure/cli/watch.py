@@ -19,7 +19,7 @@ from perdure.cli.instance import check_end, failure_of, instance_fields
 from perdure.cli.options import DEFAULT_SERVER, AsJson, Server, Store, read_seconds
 from perdure.cli.remote import Node, Refused, Unreachable, instance_path
 from perdure.cli.target import node
-from perdure.cli.workflow import HEADINGS, app, instance_row, instances, read_statuses
+from perdure.cli.workflow import HEADINGS, app, instance_row, instances, read_filter
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,7 +75,7 @@ def watch(
     the instance failed or was terminated. A node that goes away is asked again until it is back.
     """
     seconds = max(read_seconds(interval, "--interval") or 0.0, 0.05)
-    query = {"status": read_statuses(status), "name": name or None, "prefix": prefix or None}
+    query = read_filter(status, name, prefix)
     if id is not None and any(query.values()):
         raise usage("--status, --name and --prefix are for the list, not for one instance")
     with node(server, store) as target, _output(as_json) as draw:

@@ -8,16 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli import show
-from perdure.cli.complete import status_names, workflow_names
+from perdure.cli.complete import workflow_names
 from perdure.cli.failures import usage
 from perdure.cli.instance import show_end, show_instance
 from perdure.cli.options import (
     DEFAULT_SERVER,
     AppId,
     AsJson,
+    IdPrefix,
     InstanceId,
     Server,
+    Statuses,
     Store,
+    WorkflowName,
     read_json,
     read_key,
     read_seconds,
@@ -154,23 +157,9 @@ def wait(
 
 @app.command("list")
 def list_(
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--status",
-            "-s",
-            metavar="STATUS",
-            help="Only these; may be given again.",
-            autocompletion=status_names,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Only this workflow.", autocompletion=workflow_names),
-    ] = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", metavar="TEXT", help="Only ids that begin so.")
-    ] = None,
+    status: Statuses = None,
+    name: WorkflowName = None,
+    prefix: IdPrefix = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100,
     server: Server = DEFAULT_SERVER,
     store: Store = None,
@@ -178,7 +167,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Lists instances, newest first."""
-    query = {"status": read_statuses(status), "name": name or None, "prefix": prefix or None}
+    query = read_filter(status, name, prefix)
     with reader(server, store, app_id) as source:
         found = instances(source, query, limit)
     if as_json:
@@ -217,7 +206,12 @@ def instances(source: Reader, query: dict[str, Any], limit: int) -> dict[str, An
     return {**found, "cursor": cursor}
 
 
-def read_statuses(given: list[str] | None) -> list[str]:
+def read_filter(status: list[str] | None, name: str | None, prefix: str | None) -> dict[str, Any]:
+    """What a node is asked for by options that say which instances."""
+    return {"status": _statuses(status), "name": name or None, "prefix": prefix or None}
+
+
+def _statuses(given: list[str] | None) -> list[str]:
     """`usage` for a status that does not exist; several may be in one word, with commas."""
     from perdure.workflow.state import RuntimeStatus
 
