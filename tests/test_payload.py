@@ -153,6 +153,18 @@ def test_what_is_no_json_names_the_type() -> None:
             payload.encode(value, "it")
 
 
+def test_what_was_not_awaited_is_told_from_what_is_no_json() -> None:
+    async def work() -> None: ...
+
+    pending = work()
+    for value in (pending, [pending]):
+        with pytest.raises(
+            InvalidInput, match=r"it has type .*an `await` is missing in front of what made it"
+        ):
+            payload.encode(value, "it")
+    pending.close()
+
+
 def test_a_type_that_json_cannot_give_is_refused() -> None:
     """At once where that is known, with the remedy; else when a value comes."""
 

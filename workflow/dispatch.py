@@ -10,6 +10,7 @@ from perdure.actors.messages import Answer, Identity, nobody
 from perdure.errors import AlreadyExists, Moved, PerdureError, Unavailable
 from perdure.logs import fields
 from perdure.placement.hashing import partition_of
+from perdure.spelling import instead_of
 from perdure.statestore.contract import ActorId, TypePartition
 from perdure.workflow.events import ChildScheduled, FailureDetails, Parent, TaskScheduled
 from perdure.workflow.metadata import Metadata
@@ -343,10 +344,10 @@ class Dispatcher:
 
     def _not_registered(self, request: ActivityRequest) -> None:
         app = request.app_id or self._engine.app_id
-        known = ", ".join(self._engine.locator.activities(app)) or "none"
+        instead = instead_of(request.name, self._engine.locator.activities(app))
         failure = FailureDetails(
             "ActivityNotRegistered",
-            f"activity {request.name!r} is not registered in app {app!r}; registered are: {known}",
+            f"activity {request.name!r} is not registered in app {app!r}; {instead}",
             non_retriable=True,
         )
         done = ActivityDone(request.execution_id, request.task_id, request.nonce, None, failure)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, overload
 from perdure import payload
 from perdure.errors import ConfigurationError, NotRegistered
 from perdure.payload import Payload
+from perdure.spelling import instead_of
 from perdure.workflow import names
 from perdure.workflow.limits import check_grace, check_limit, check_timeout
 from perdure.workflow.retry import RetryPolicy
@@ -398,5 +399,4 @@ def _caller_scope() -> dict[str, Any]:
 
 
 def _unknown(kind: str, name: str, table: dict[str, Any]) -> str:
-    known = ", ".join(sorted(table)[:20]) or "none"
-    return f"no {kind} {name!r} is registered here; known: {known}"
+    return f"no {kind} {name!r} is registered here; {instead_of(name, table)}"

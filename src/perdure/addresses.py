@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 
@@ -48,6 +49,16 @@ def bound(host: str, port: int) -> list[socket.socket]:
             one.close()
         raise
     return sockets
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> ConfigurationError:
+    """What to raise when `bound` did."""
+    reason = getattr(error, "strerror", None) or error
+    taken = getattr(error, "errno", None) == errno.EADDRINUSE
+    instead = (
+        "; another program has that port (another node?): stop it, or choose another port" if taken else ""
+    )
+    return ConfigurationError(f"cannot listen on {join(host, port)}: {reason}{instead}")
 
 
 def _resolved(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:

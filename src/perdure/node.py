@@ -20,19 +20,20 @@ from perdure.actors.calls import CALL_TIMEOUT
 from perdure.actors.ids import is_reserved, plain, qualified
 from perdure.actors.operations import Change, Named, ReminderRequest, TimerRequest
 from perdure.actors.proxy import ActorProxy, bind
-from perdure.addresses import EVERYWHERE, bound, local_url, split_address
+from perdure.addresses import EVERYWHERE, bound, cannot_listen, local_url, split_address
 from perdure.addresses import join as join_address
 from perdure.client import WorkflowClient
 from perdure.clock import Clock, LoopClock
 from perdure.cluster_view import ClusterView, NodeFigures, view
 from perdure.doctor import examine
-from perdure.errors import ConfigurationError, NotRegistered, StoreError, StoreUnavailable, Unavailable
+from perdure.errors import NotRegistered, StoreError, StoreUnavailable, Unavailable
 from perdure.figures import Figures
 from perdure.logs import fields
 from perdure.membership import Alone, ClusterOptions, Introduce, Membership
 from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
+from perdure.spelling import instead_of
 from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, Settings, StateStore
 from perdure.statestore.socket.client import SocketStore
 from perdure.statestore.urls import open_store, shown
@@ -248,10 +249,7 @@ class Node:
             try:
                 self._sockets = bound(options.host, options.http_port)
             except OSError as error:
-                reason = error.strerror or error
-                raise ConfigurationError(
-                    f"cannot listen on {options.host}:{options.http_port}: {reason}"
-                ) from error
+                raise cannot_listen(options.host, options.http_port, error) from error
 
     @property
     def _http_host(self) -> str:
@@ -355,8 +353,8 @@ class Node:
         hosted = table.owners.keys() if table is not None else self.runtime.host.types.keys()
         if is_reserved(kind) or kind not in hosted:
             mine = sorted(plain(name) for name in hosted if name == qualified(self.namespace, plain(name)))
-            known = ", ".join(name for name in mine if not is_reserved(name)) or "none"
-            raise NotRegistered(f"no actor type {actor.type!r} is registered; registered are: {known}")
+            instead = instead_of(actor.type, [name for name in mine if not is_reserved(name)])
+            raise NotRegistered(f"no actor type {actor.type!r} is registered; {instead}")
         return await self.runtime.caller.call_actor(
             actor, method, payload, timeout=timeout, idempotency_key=idempotency_key
         )

@@ -135,6 +135,8 @@ def _write_foreign(value: Any) -> Any:
     if type(value) is SimpleNamespace:
         return value.__dict__
     serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is None and hasattr(type(value), "__await__"):
+        raise NotImplementedError("an `await` is missing in front of what made it")
     if serializer is None:
         raise NotImplementedError(f"{type(value).__name__} is not a JSON type")
     # By alias: that is how the model's validator reads it back.

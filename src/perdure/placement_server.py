@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from perdure.addresses import advertised, join
+from perdure.addresses import advertised, cannot_listen, join
 from perdure.clock import Clock
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.links import LinkServer
@@ -155,9 +155,7 @@ class PlacementServer:
         try:
             await web.TCPSite(self._http, host, port).start()
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {join(host, port)}: {error.strerror or error}"
-            ) from error
+            raise cannot_listen(host, port, error) from error
         self._http_address = join(host, self._http.addresses[0][1])
 
     async def _healthz(self, request: web.Request) -> web.Response:

@@ -65,6 +65,23 @@ def test_a_group_alone_shows_its_help(perdure: Any, group: list[str]) -> None:
     assert result.err.startswith("Usage: perdure")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["list"], "'list' (there is 'perdure workflow list'); see 'perdure --help'"),
+        (["get", "x"], "'get' (there is 'perdure workflow get' and 'perdure state get'); see"),
+        (
+            ["actor", "history", "x"],
+            "'history' (there is 'perdure workflow history'); see 'perdure actor --help'",
+        ),
+    ],
+)
+def test_a_command_of_another_group_is_named_in_full(perdure: Any, arguments: list[str], named: str) -> None:
+    result = perdure(*arguments)
+    assert result.status == 2
+    assert named in result.error
+
+
 def test_help(perdure: Any) -> None:
     result = perdure("workflow", "list", "--help")
     assert (result.status, result.err) == (0, "")

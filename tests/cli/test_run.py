@@ -98,7 +98,9 @@ def test_a_port_that_is_taken(serve: Any, tmp_path: Path) -> None:
         [*command, "--http-port", port], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert second.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in second.stderr.splitlines()[-1]
+    last = second.stderr.splitlines()[-1]
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use; another program has that port" in last
+    assert "choose another port" in last
     assert "Traceback" not in second.stderr
 
 

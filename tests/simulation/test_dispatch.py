@@ -310,7 +310,7 @@ def test_a_child_that_its_app_does_not_have_fails_there() -> None:
         node = await started(world, "no-child")
         state = await result(node, "i")
         assert state.failure_details is not None
-        assert "known: program" in state.failure_details.message
+        assert "registered are: program" in state.failure_details.message
         (other,) = world.living("other")
         assert other.runtime.engine.actor("i:1:0000") in world.server.memory.actors
 

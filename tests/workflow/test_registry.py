@@ -211,7 +211,9 @@ def test_wrong_input_names_function_and_field(app: Registry) -> None:
 
 def test_unknown_names_list_the_known_ones(app: Registry) -> None:
     app.activity(three_or_two)
-    with pytest.raises(NotRegistered, match="no activity 'pay' is registered here; known: three_or_two"):
+    with pytest.raises(
+        NotRegistered, match="no activity 'pay' is registered here; registered are: three_or_two"
+    ):
         app.get_activity("pay")
-    with pytest.raises(NotRegistered, match="known: none"):
+    with pytest.raises(NotRegistered, match="registered are: none"):
         app.get_workflow("pay")

@@ -90,7 +90,7 @@ def test_an_unknown_workflow_is_not_registered(app: Registry) -> None:
     executor = InProcessExecutor(app)
     assert executor.knows("known")
     assert not executor.knows("other")
-    with pytest.raises(NotRegistered, match="known: known"):
+    with pytest.raises(NotRegistered, match="registered are: known"):
         executor.run(INSTANCE, started("other"))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -108,4 +109,18 @@ def _fail_usage(error: Exception, message: str) -> int:
         return USAGE
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "perdure"
-    return _fail(f"{message.rstrip('.')}; see '{path} --help'", USAGE)
+    return _fail(f"{message.rstrip('.')}{_elsewhere(context, message)}; see '{path} --help'", USAGE)
+
+
+def _elsewhere(context: Any, message: str) -> str:
+    """Where there is a command of that name, if one was not found here."""
+    missing = re.match("No such command '([^']+)'", message)
+    if missing is None or context is None:
+        return ""
+    groups = context.find_root().command.commands.items()
+    found = [
+        f"'perdure {name} {missing[1]}'"
+        for name, group in groups
+        if missing[1] in getattr(group, "commands", {})
+    ]
+    return f" (there is {' and '.join(found)})" if found else ""

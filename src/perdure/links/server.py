@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from perdure.addresses import bound, join
+from perdure.addresses import bound, cannot_listen, join
 from perdure.clock import Cancellable, Clock
 from perdure.errors import ConfigurationError
 from perdure.links.link import Accept, LinkOptions, PeerIdentity
@@ -74,8 +74,7 @@ class LinkServer:
         try:
             sockets = bound(self._host, self._port)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError(f"cannot listen on {join(self._host, self._port)}: {reason}") from error
+            raise cannot_listen(self._host, self._port, error) from error
         self._port = sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
         for one in sockets:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from perdure.addresses import bound, local_url
+from perdure.addresses import bound, cannot_listen, local_url
 from perdure.clock import LoopClock
-from perdure.errors import ConfigurationError, PerdureError
+from perdure.errors import PerdureError
 from perdure.logs import fields
 from perdure.membership import PEER_PORT, ClusterOptions
 from perdure.security import VARIABLES
@@ -141,7 +141,7 @@ class Supervisor:
             for one in self._sockets:
                 one.listen(BACKLOG)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+            raise cannot_listen(host, port, error) from error
         self._url = local_url(host, self._sockets[0].getsockname()[1])
 
     def _child_environment(self) -> Mapping[str, str]:
