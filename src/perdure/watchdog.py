@@ -26,6 +26,8 @@ STUCK_AFTER = 3.0
 BEAT = 0.25
 #: Seconds of silence that one look adds at most.
 MOST_PER_LOOK = 2 * BEAT
+#: What to do about it, for whoever reads the log.
+ADVICE = "what waits or computes for long belongs in an activity that is a plain function (def): it runs in a thread"
 #: The exit status of a process that ended itself: EX_SOFTWARE of sysexits.h.
 STUCK_STATUS = 70
 
@@ -108,26 +110,48 @@ class Watchdog:
     def _interrupt(self, silent: float, seen: float) -> None:
         # Nothing that lets the loop's thread run may stand between the look and the raise: the exception would come
         # up wherever the thread is by then, in the runtime itself perhaps. So it is logged afterwards.
-        frame = user = self._frame()
-        while user is not None and user.f_code not in self._codes:
-            user = user.f_back
+        frame = self._frame()
+        user = self._users(frame)
         if user is not None and self._last == seen:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._loop_thread), ctypes.py_object(LoopBlocked)
             )
             log.error(
                 "loop.blocked",
-                extra=fields(seconds=round(silent, 1), function=user.f_code.co_qualname, stack=_stack(frame)),
+                extra=fields(seconds=round(silent, 1), **_whose(user), advice=ADVICE, stack=_stack(frame)),
             )
         else:
             log.warning("loop.blocked", extra=fields(seconds=round(silent, 1), stack=_stack(frame)))
 
+    def _users(self, frame: FrameType | None) -> FrameType | None:
+        """The innermost frame of a registered function of the user."""
+        while frame is not None and frame.f_code not in self._codes:
+            frame = frame.f_back
+        return frame
+
     def _stuck(self, silent: float) -> None:
-        log.critical("loop.stuck", extra=fields(seconds=round(silent, 1), stack=_stack(self._frame())))
+        frame = self._frame()
+        user = self._users(frame)
+        log.critical(
+            "loop.stuck",
+            extra=fields(
+                seconds=round(silent, 1),
+                **_whose(user),
+                exit_status=STUCK_STATUS if self._may_exit else None,
+                advice=None if user is None else ADVICE,
+                stack=_stack(frame),
+            ),
+        )
         if self._may_exit:
             # Nothing acknowledged is lost by it, and every other instance goes on in the next process.
             sys.stderr.flush()
             os._exit(STUCK_STATUS)
+
+
+def _whose(user: FrameType | None) -> dict[str, str]:
+    if user is None:
+        return {}
+    return {"function": user.f_code.co_qualname, "at": f"{user.f_code.co_filename}:{user.f_lineno}"}
 
 
 def _stack(frame: FrameType | None) -> str:

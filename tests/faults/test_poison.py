@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,11 @@ def test_workflow_code(node: NodeProcess, workflow: str, restarts: int, status: 
         state = node.until_status("poison", "STALLED")
         assert reason in state["reason"]
         check_deaths(node, status if restarts else 0)
+        if status == 70:
+            # The last words of the process say whose code it was, and what to do.
+            (last, *_) = [line for line in node.log.read_text().splitlines() if "loop.stuck" in line]
+            assert f"function={workflow} at=" in last
+            assert re.search(r"poison\.py:\d+ exit_status=70 advice=.*belongs in an activity", last)
         check_innocents(node)
         assert only_stalled(node) == ["poison"]
 
