@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure import payload
-from perdure.actors import operations, replies
+from perdure.actors import operations, outcomes, replies
 from perdure.actors.activation import Activation, Phase
 from perdure.actors.actor import Actor
 from perdure.actors.book import ReminderBook
@@ -20,6 +20,7 @@ from perdure.actors.expiry import EXPIRE, SLACK, wake
 from perdure.actors.inner_turns import InnerTurns, ticket_of
 from perdure.actors.messages import Message, nobody
 from perdure.actors.methods import Method, find
+from perdure.actors.outcomes import Partly
 from perdure.actors.proxy import bind
 from perdure.actors.reminder_turns import ReminderTurns
 from perdure.actors.state import StoredKeys
@@ -28,15 +29,13 @@ from perdure.actors.turn import Turn
 from perdure.actors.user_turn import UserTurn
 from perdure.errors import (
     ActorMethodFailed,
-    DeadlineExceeded,
     LoopBlocked,
     Moved,
-    OutcomeUnknown,
     PerdureError,
     StoreError,
 )
 from perdure.logs import fields
-from perdure.statestore.contract import ActorId, Page, Reminder, Snapshot
+from perdure.statestore.contract import Page, Reminder, Snapshot
 
 if TYPE_CHECKING:
     from perdure.actors.user_type import UserActorType
@@ -118,7 +117,7 @@ class UserBehaviour:
         if turn is not None:
             # A save() in it met another version than it expected, so nothing of that save is stored.
             if turn.saved:
-                turn.message.answer(_lost(turn))
+                turn.message.answer(outcomes.lost(turn))
             else:
                 self.activation.mailbox.appendleft(turn.message)
         self._timers.close()
@@ -128,7 +127,7 @@ class UserBehaviour:
         mailbox = self.activation.mailbox
         while mailbox:
             message = mailbox.popleft()
-            if type(message.answer) is _Partly:
+            if type(message.answer) is Partly:
                 # Its last commit did not pass, but those before it did.
                 message.answer(Moved())
                 continue
@@ -146,7 +145,7 @@ class UserBehaviour:
         context.committed()
         inner = self._inner
         if self._running is not None:
-            _note_saved(self._running)
+            outcomes.note_saved(self._running)
             for one in inner.turns if inner is not None else ():
                 one.saved = True
                 one.mark = context.mark()
@@ -170,7 +169,7 @@ class UserBehaviour:
     def close(self) -> None:
         turn = self._abandon()
         if turn is not None:
-            turn.message.answer(_lost(turn))
+            turn.message.answer(outcomes.lost(turn))
         self._timers.close()
         target = self._context.object
         if target is not None and self._context.active and self.kind.deactivates:
@@ -241,7 +240,7 @@ class UserBehaviour:
         if isinstance(error, asyncio.CancelledError) and turn.task is not None and turn.task.cancelling():
             # Nobody but the end of the loop cancels this task. Awaiting something cancelled raises the same.
             self._running = None
-            turn.message.answer(_lost(turn))
+            turn.message.answer(outcomes.lost(turn))
             raise error
         self._book.forget()
         self._context = self._new_context()
@@ -254,7 +253,7 @@ class UserBehaviour:
                 extra=fields(actor=self.activation.actor, timer=body.spec.name),
                 exc_info=error,
             )
-        failure = _failure(self.kind.name, turn.message.method, error)
+        failure = outcomes.failure(self.kind.name, turn.message.method, error)
         if turn.saved and self._running is turn:
             self._keep(turn.message, replies.failed(turn.message.method, turn.message.body, failure))
             await self._context.prepare()
@@ -279,9 +278,9 @@ class UserBehaviour:
         if self._inner is not None:
             inside, waiting = self._inner.clear()
             for one in inside:
-                _cancel(one, _lost_inside(one))
+                outcomes.cancel(one, outcomes.lost_inside(one))
             for message in waiting:
-                message.answer(_late(message))
+                message.answer(outcomes.late(message))
         if turn is not None:
             turn.running = None
         if turn is not None and turn.task is not None:
@@ -367,7 +366,7 @@ class UserBehaviour:
             inner.waiting.append(message)
             self._admit()
         else:
-            message.answer(_late(message))
+            message.answer(outcomes.late(message))
         return True
 
     def _admit(self) -> None:
@@ -403,11 +402,11 @@ class UserBehaviour:
             if turn not in inner.turns:
                 return
             self._undo(turn)
-            answer = _failure(self.kind.name, turn.message.method, error)
+            answer = outcomes.failure(self.kind.name, turn.message.method, error)
             if turn.saved:
                 self._keep(turn.message, replies.failed(turn.message.method, turn.message.body, answer))
             if isinstance(error, asyncio.CancelledError) and turn.task is not None and turn.task.cancelling():
-                self._leave(turn, _lost_inside(turn))
+                self._leave(turn, outcomes.lost_inside(turn))
                 raise
         if turn not in inner.turns:
             return
@@ -464,10 +463,10 @@ class UserBehaviour:
             inner.turns.remove(last)
             self._undo(last)
             turn.context.holder = turn.running
-            _cancel(last, _lost_inside(last))
+            outcomes.cancel(last, outcomes.lost_inside(last))
         outer = self._running
         for message in inner.late(self.activation.actor, outer) if outer is not None else ():
-            message.answer(_late(message))
+            message.answer(outcomes.late(message))
         if interrupted is not None:
             raise interrupted
 
@@ -570,69 +569,5 @@ class _Door:
         await self._behaviour.close_door(self._turn)
 
 
-class _Partly:
-    """The answer of a call of which a part is stored: whoever asked is not to send it again by himself."""
-
-    __slots__ = ("_answer", "_target")
-
-    def __init__(self, message: Message) -> None:
-        self._answer = message.answer
-        self._target = message.target
-
-    def __call__(self, answer: Any) -> None:
-        self._answer(_partly_lost(self._target) if isinstance(answer, Moved) else answer)
-
-
-def _note_saved(turn: UserTurn) -> None:
-    turn.saved = True
-    message = turn.message
-    # Ticks have nobody who sends them again.
-    if type(message.answer) is not _Partly and type(message.body) not in (Reminder, Timer):
-        message.answer = _Partly(message)
-
-
-def _partly_lost(target: ActorId) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{target} was lost in a call of which a part was saved")
-
-
 async def _fail(error: Exception) -> None:
     raise error
-
-
-def _lost(turn: UserTurn) -> PerdureError:
-    """What the caller is told when its turn became void."""
-    if turn.saved or turn.saving:
-        return _partly_lost(turn.message.target)
-    return Moved()
-
-
-def _lost_inside(turn: UserTurn) -> PerdureError:
-    """The same of a turn inside of another. It is not sent again: the turn around it may be waiting for its caller."""
-    if turn.saved or turn.saving:
-        return OutcomeUnknown(
-            f"{turn.message.target} went on in the middle of a call of which a part was saved"
-        )
-    return _late(turn.message)
-
-
-def _late(message: Message) -> PerdureError:
-    return DeadlineExceeded(
-        f"{message.target}: the call that {message.method!r} is part of is over; it changed nothing"
-    )
-
-
-def _cancel(turn: UserTurn, answer: PerdureError) -> None:
-    """Its code sees a cancellation, and its caller what came of it."""
-    turn.running = None
-    if turn.task is not None:
-        turn.task.cancel()
-    turn.message.answer(answer)
-
-
-def _failure(kind: str, method: str, error: BaseException) -> ActorMethodFailed:
-    name, text = type(error).__name__, str(error)
-    return ActorMethodFailed(
-        f"{kind}.{method} raised {name}: {text}" if text else f"{kind}.{method} raised {name}",
-        error_type=name,
-        error_message=text,
-    )

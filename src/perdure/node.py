@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from perdure.actors import operations
 from perdure.actors.actor import Actor, actor_type
 from perdure.actors.calls import CALL_TIMEOUT
 from perdure.actors.ids import is_reserved, plain, qualified
-from perdure.actors.operations import Change, Named, ReminderRequest, TimerRequest
 from perdure.actors.proxy import ActorProxy, bind
 from perdure.addresses import EVERYWHERE, bound, cannot_listen, local_url, split_address
 from perdure.addresses import join as join_address
@@ -30,11 +28,12 @@ from perdure.errors import NotRegistered, StoreError, StoreUnavailable, Unavaila
 from perdure.figures import Figures
 from perdure.logs import fields
 from perdure.membership import Alone, ClusterOptions, Introduce, Membership
+from perdure.node_actors import NodeActors
 from perdure.payload import Payload
 from perdure.placement.member import Member
 from perdure.runtime import ActorSpec, Runtime, RuntimeOptions, member
 from perdure.spelling import instead_of
-from perdure.statestore.contract import ActorId, Finding, Page, QuickStore, Reminder, Settings, StateStore
+from perdure.statestore.contract import ActorId, Finding, QuickStore, Settings, StateStore
 from perdure.statestore.socket.client import SocketStore
 from perdure.statestore.urls import open_store, shown
 from perdure.telemetry.page import MetricsPage
@@ -371,7 +370,7 @@ class Node:
 
     @property
     def actors(self) -> NodeActors:
-        return NodeActors(self)
+        return NodeActors(self.namespace, self.runtime, self)
 
     def ready(self) -> str | None:
         if self._not_ready is None and self.runtime.committer.trouble is not None:
@@ -434,55 +433,3 @@ def _end_process(reason: str) -> None:
     log.critical("store.lost", extra=fields(reason=reason))
     sys.stderr.flush()
     os._exit(ORPHANED_STATUS)
-
-
-class NodeActors:
-    """Actors of all types, as the edges reach them."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def now(self) -> int:
-        return self._node.runtime.clock.now()
-
-    async def call(
-        self,
-        actor_type: str,
-        actor_id: str,
-        method: str,
-        payload: bytes | None,
-        *,
-        idempotency_key: str | None = None,
-    ) -> bytes | None:
-        return await self._node.call_actor(
-            ActorId(actor_type, actor_id), method, payload, idempotency_key=idempotency_key
-        )
-
-    async def change_state(self, actor: ActorId, changes: Sequence[Change]) -> None:
-        await self._ask(actor, operations.CHANGE_STATE, changes)
-
-    async def set_reminder(self, actor: ActorId, reminder: ReminderRequest) -> None:
-        await self._ask(actor, operations.SET_REMINDER, reminder)
-
-    async def delete_reminder(self, actor: ActorId, name: str) -> None:
-        await self._ask(actor, operations.DELETE_REMINDER, Named(name))
-
-    async def set_timer(self, actor: ActorId, timer: TimerRequest) -> None:
-        await self._ask(actor, operations.SET_TIMER, timer)
-
-    async def delete_timer(self, actor: ActorId, name: str) -> None:
-        await self._ask(actor, operations.DELETE_TIMER, Named(name))
-
-    async def _ask(self, actor: ActorId, operation: str, request: object) -> None:
-        await self._node.call_actor(actor, operation, operations.encode(request))
-
-    async def keys(
-        self, actor: ActorId, prefix: str = "", start: str | None = None, limit: int = 100
-    ) -> Page[tuple[str, bytes]]:
-        return await self._node.store.keys(self._stored(actor), prefix, start, limit)
-
-    async def reminders(self, actor: ActorId) -> Sequence[Reminder]:
-        return await self._node.store.reminders(self._stored(actor))
-
-    def _stored(self, actor: ActorId) -> ActorId:
-        return ActorId(qualified(self._node.namespace, actor.type), actor.id)
