@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,44 +9,8 @@ import pytest
 import pytest_asyncio
 
 from perdure.statestore import MemoryStore, StateStore, open_store
-from perdure.statestore.socket import StoreServer
 from perdure.testing.store_contract import PARTITIONS, StoreContract
-
-
-class ServedStore:
-    """A store and its server, in a thread of their own until `stop`."""
-
-    def __init__(self, make: Callable[[], StateStore], path: Path) -> None:
-        self._make = make
-        self._path = path
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(30)
-        if self._failure is not None:
-            raise self._failure
-
-    async def _serve(self) -> None:
-        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            store = self._make()
-            server = StoreServer(store, self._path)
-            await server.start()
-            self.url = server.url
-        except BaseException as error:
-            self._failure = error
-            raise
-        finally:
-            self._ready.set()
-        await self._told.wait()
-        await server.stop()
-        await store.close()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._told.set)
-        self._thread.join(30)
-        assert not self._thread.is_alive()
+from tests.servers.socket import ServedStore
 
 
 class SocketHarness:
