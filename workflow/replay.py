@@ -34,6 +34,10 @@ from perdure.workflow.executor import NonDeterminism, Run
 _MISMATCH = "the workflow code does not do what its history says it did. History: "
 _NOW = ". Now: "
 _ADVICE = "Deploy the code that this instance was started with, or start a new instance"
+#: For code that nobody changed.
+_CHANCE = (
+    ". Is it the same code? Then it goes by chance or a clock: use ctx.random() and ctx.current_utc_datetime"
+)
 
 
 class Replay:
@@ -108,7 +112,7 @@ class Replay:
     def _mismatch(self, expected: str, found: str) -> NonDeterminism:
         expected = f"{expected} (history event {self._position})"
         return NonDeterminism(
-            f"{_MISMATCH}{expected}{_NOW}{found}. {_ADVICE}",
+            f"{_MISMATCH}{expected}{_NOW}{found}. {_ADVICE}{_CHANCE}",
             expected=expected,
             found=found,
         )
@@ -116,9 +120,10 @@ class Replay:
 
 def sides(reason: str) -> tuple[str, str] | None:
     """What the history says and what the code did, of a mismatch's message; None for any other text."""
-    if not reason.startswith(_MISMATCH) or not reason.endswith(f". {_ADVICE}"):
+    both, advice, _ = reason.rpartition(f". {_ADVICE}")
+    if not both.startswith(_MISMATCH) or not advice:
         return None
-    both = reason.removeprefix(_MISMATCH).removesuffix(f". {_ADVICE}")
+    both = both.removeprefix(_MISMATCH)
     expected, separator, found = both.partition(_NOW)
     return (expected, found) if separator else None
 

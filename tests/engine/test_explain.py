@@ -172,6 +172,7 @@ async def test_a_stalled_instance_is_not_run_for_a_look(
         assert (found.found, gates.runs) == (None, runs)
         assert "stalled" in found.why
         # What was stored can be taken apart again.
+        assert "by chance or a clock: use ctx.random()" in state.reason
         history, now = sides(state.reason) or ("", "")
         assert history.startswith("nothing more") or "history event" in history
         assert "a timer (task 0)" in now
