@@ -20,6 +20,7 @@ from perdure.errors import ConfigurationError, StoreHeld
 from perdure.membership import PEER_PORT, ClusterOptions
 from perdure.node import DEFAULT_STORE, DRAIN_SECONDS, Node, NodeOptions
 from perdure.runtime import ActorSpec, RuntimeOptions
+from perdure.signals import end_on_sigterm
 from perdure.statestore.contract import StateStore
 from perdure.telemetry.tracing import provider_of_environment
 from perdure.watchdog import BLOCKED_AFTER, STUCK_AFTER
@@ -209,6 +210,7 @@ class App:
         called when the node serves. The other arguments are those of `serve`. Traces go where OpenTelemetry's variable
         `OTEL_EXPORTER_OTLP_ENDPOINT` says.
         """
+        end_on_sigterm()
         logs.configure(log_level, as_json=log_json)
         options = NodeOptions(
             store=store,

@@ -49,6 +49,14 @@ def test_what_it_names_is_there(name: str) -> None:
         assert (ROOT / options["target"].partition(":")[0]).is_file()
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_its_health_is_asked_where_it_answers(name: str) -> None:
+    service = OURS[name]
+    node = service["command"][0] == "run"
+    url = f"http://127.0.0.1:{parsed(service['command'])['http_port']}/{'readyz' if node else 'healthz'}"
+    assert f"urlopen('{url}')" in service["healthcheck"]["test"][-1]
+
+
 def test_the_ports_are_those_that_are_told() -> None:
     port = DEFAULT_SERVER.rpartition(":")[2]
     assert OURS["node"]["ports"] == [f"{port}-{int(port) + 2}:{port}"]

@@ -20,6 +20,7 @@ from perdure.cli.placement import placement
 from perdure.cli.run import run
 from perdure.cli.transfer import export, import_
 from perdure.errors import PerdureError
+from perdure.signals import end_on_sigterm
 
 app = typer.Typer(
     name="perdure",
@@ -65,6 +66,7 @@ def version(as_json: AsJson = False) -> None:
 
 def main(arguments: Annotated[Sequence[str] | None, "without the program's name"] = None) -> None:
     """Runs the command line and exits: 0, 1 (it could not be done), 2 (the command line is wrong)."""
+    end_on_sigterm()
     sys.exit(_run(arguments))
 
 
