@@ -56,6 +56,12 @@ def consistent(connection: sqlite3.Connection) -> Iterator[None]:
 # --- snapshots -----------------------------------------------------------------------------------------------------
 
 
+def is_new(connection: sqlite3.Connection, types: Types, actor: ActorId) -> bool:
+    """Whether there is no such actor: a look into one index."""
+    kind = types.get(actor.type)
+    return kind is None or connection.execute(READS["knows"].text, (kind, actor.id)).fetchone() is None
+
+
 def load(
     connection: sqlite3.Connection, types: Types, actors: Sequence[ActorId]
 ) -> list[Snapshot | PerdureError | None]:

@@ -8,6 +8,10 @@ FROM (VALUES {rows}) v
 CROSS JOIN actors a ON a.type = v.column1 AND a.id = v.column2
 CROSS JOIN heads h ON h.num = a.num;
 
+-- name: knows
+-- Whether there is an actor.
+SELECT 1 FROM actors WHERE type = ? AND id = ?;
+
 -- name: load columns: 2 gives: type id recover listing blobs: version metadata custom_status body
 -- Those of (type, id) that exist, with up to 999 of their keys: `listing` says what `body` is made of.
 SELECT a.type, a.id,

@@ -32,6 +32,7 @@ from perdure.statestore.sqlite.checkpoint import Checkpoints
 from perdure.statestore.sqlite.database import Database, unusable
 from perdure.statestore.sqlite.lease import SqliteLease
 from perdure.statestore.sqlite.lockfile import LockFile
+from perdure.statestore.sqlite.pace import Pace
 from perdure.statestore.sqlite.worker import Worker
 from perdure.statestore.sqlite.writer import Writer
 
@@ -42,11 +43,6 @@ READERS = 3
 #: The most commits, and bytes, that are written on the caller's thread.
 QUICK_COMMITS = 4
 QUICK_BYTES = 64 * 1024
-#: Seconds that such writes may take on average; above, the writer's thread does them all for `QUICK_PAUSE` seconds. A
-#: hand-over to it and back costs a quarter of a fast disk's write; on a slow disk it does not count, and the event
-#: loop must not wait.
-QUICK_SECONDS = 0.002
-QUICK_PAUSE = 1.0
 #: Loads read together. Bounds the memory that one answer of the database takes.
 LOADS = 128
 
@@ -83,9 +79,9 @@ class SqliteStore:
         self._loads: list[_Waiting] = []
         self._loading = 0
         self._closed: asyncio.Future[None] | None = None
-        #: The moving average of quick writes, and the time before which none is tried.
-        self._quick_average = 0.0
-        self._quick_from = 0.0
+        #: Of writes, and of reads, on the loop's thread.
+        self._quick_writes = Pace()
+        self._quick_reads = Pace()
         #: Who has each lease. All contenders are in this process: the file's lock is the lease against others.
         self.lease_holders: dict[str, SqliteLease] = {}
         for worker in (self._reads, self._copies, self._writes):
@@ -97,6 +93,9 @@ class SqliteStore:
         connection = database.writer()
         self._writer.open(connection)
         self._writes = Worker("perdure-writer", lambda: connection, idle=self._writer.idle)
+        #: For looks at the index on the loop's thread, which waits for nobody.
+        self._looks = database.reader()
+        self._looks.execute("PRAGMA busy_timeout = 0")
         self._reads = Worker("perdure-reader", database.reader, threads=READERS)
         self._copies = Worker("perdure-checkpoint", database.checkpointer)
 
@@ -125,11 +124,28 @@ class SqliteStore:
                 if not future.done():
                     future.set_exception(StoreUnavailable("the store is closed"))
             self._loads = []
+        if len(self._loads) == 1 and not self._loading and self._is_new(self._loads[0][0]):
+            [(_, future)], self._loads = self._loads, []
+            if not future.done():
+                future.set_result(None)
         while self._loads and self._loading < READERS - 1:
             waiting, self._loads = self._loads[:LOADS], self._loads[LOADS:]
             self._loading += 1
             asked = self._reads.ask(reader.load, self._writer.memory.types, [actor for actor, _ in waiting])
             asked.add_done_callback(partial(self._loaded, waiting))
+
+    def _is_new(self, actor: ActorId) -> bool:
+        """Whether a lone load has nothing to read, which the index says at once: so it is when an instance starts.
+        False also when that would have to be asked of a slow disk."""
+        began = time.monotonic()
+        if not self._quick_reads.fast(began):
+            return False
+        try:
+            new = reader.is_new(self._looks, self._writer.memory.types, actor)
+        except sqlite3.Error:
+            return False  # Who loads hears of it.
+        self._quick_reads.took(began, time.monotonic())
+        return new
 
     def _loaded(
         self, waiting: list[_Waiting], answer: asyncio.Future[list[Snapshot | PerdureError | None]]
@@ -168,15 +184,12 @@ class SqliteStore:
     def commit_now(self, batch: Sequence[Commit]) -> Sequence[CommitResult] | None:
         """`QuickStore`: a few small commits, while the disk is fast and nothing else is being written."""
         began = time.monotonic()
-        if len(batch) > QUICK_COMMITS or began < self._quick_from or self._closed is not None:
+        if len(batch) > QUICK_COMMITS or not self._quick_writes.fast(began) or self._closed is not None:
             return None
         if sum(len(value) for commit in batch for value in commit.put.values()) > QUICK_BYTES:
             return None
         results = self._writes.now(self._writer.commit, batch)
-        ended = time.monotonic()
-        self._quick_average += (ended - began - self._quick_average) / 8
-        if self._quick_average > QUICK_SECONDS:
-            self._quick_average, self._quick_from = 0.0, ended + QUICK_PAUSE
+        self._quick_writes.took(began, time.monotonic())
         return results
 
     # --- partitions --------------------------------------------------------------------------------------------------
@@ -245,6 +258,7 @@ class SqliteStore:
             # In this order: the writer may ask for a checkpoint, and a checkpoint's rest is the writer's.
             for worker in (self._reads, self._copies, self._writes):
                 await asyncio.to_thread(worker.stop)
+            self._looks.close()
         finally:
             self._lock.close()
             self._closed.set_result(None)
