@@ -39,6 +39,8 @@ SETTINGS = {
     "fsync": "on",
     "max_connections": "100",
     "shared_buffers": "128MB",
+    # Else each kill leaves segments behind in /dev/shm.
+    "dynamic_shared_memory_type": "mmap",
     "max_wal_size": "1GB",
     "wal_level": "replica",
     "log_checkpoints": "off",
