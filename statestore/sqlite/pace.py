@@ -7,6 +7,8 @@ from __future__ import annotations
 #: not count, and the event loop must not wait.
 LIMIT = 0.002
 PAUSE = 1.0
+#: What one of them counts at most: a disk that is slow once, as when it also takes a checkpoint, is not a slow disk.
+MOST = 4 * LIMIT
 
 
 class Pace:
@@ -23,6 +25,6 @@ class Pace:
         return now >= self._from
 
     def took(self, began: float, ended: float) -> None:
-        self._average += (ended - began - self._average) / 8
+        self._average += (min(ended - began, MOST) - self._average) / 8
         if self._average > LIMIT:
             self._average, self._from = 0.0, ended + PAUSE
