@@ -116,7 +116,7 @@ def _facts(client: Reply, infos: list[Reply]) -> Facts:
         primary=info.get("role") == "master",
         cluster=info.get("cluster_enabled") == "1",
         history=history(info, info.get("run_id", "")),
-        former=info.get("master_replid2", "").strip("0"),
+        former=former(info),
         client=client if isinstance(client, int) else None,
         policy=info.get("maxmemory_policy", "noeviction"),
         append_only=info.get("aof_enabled") == "1",
@@ -125,6 +125,12 @@ def _facts(client: Reply, infos: list[Reply]) -> Facts:
 
 def history(info: Mapping[str, str], run_id: str) -> tuple[str, str]:
     return info.get("master_replid", ""), run_id
+
+
+def former(info: Mapping[str, str]) -> str:
+    """The history of which a server was a replica before its own. Zeros alone stand for none."""
+    name = info.get("master_replid2", "")
+    return name if name.strip("0") else ""
 
 
 def parsed(info: bytes) -> dict[str, str]:

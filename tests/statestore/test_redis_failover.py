@@ -10,6 +10,7 @@ import pytest
 from perdure.errors import ConfigurationError, StoreUnavailable
 from perdure.statestore import COMMITTED, ActorId, Commit, InstanceFilter, Settings
 from perdure.statestore.redis.layout import Layout
+from perdure.statestore.redis.session import former
 from perdure.statestore.redis.store import RedisStore
 from perdure.testing.store_contract import (
     ALL,
@@ -244,6 +245,15 @@ async def test_a_node_is_away(opened: Opened) -> None:
         assert list(await eventually(lambda: store.commit(batch))) == [COMMITTED] * len(batch)
         assert reasons == []
         await eventually(store.health)
+
+
+@pytest.mark.parametrize("ends", ["", "0"])
+def test_the_name_of_a_former_history(ends: str) -> None:
+    """Zeros at its ends are part of it: without them the replica's primary is not recognised, and one of eight
+    promotions counts as a loss."""
+    name = ends + "1a" * ((40 - 2 * len(ends)) // 2) + ends
+    assert former({"master_replid2": name}) == name
+    assert former({"master_replid2": "0" * 40}) == former({}) == ""
 
 
 @pytest.mark.parametrize("lags", [False, True])
