@@ -128,5 +128,7 @@ def unusable(error: sqlite3.Error, path: str) -> Exception:
     """What to raise for an error while a file is being opened."""
     known = mapped(error)
     if isinstance(known, CorruptState):
-        return ConfigurationError(f"{path} is not a usable SQLite database: {error}")
+        ours = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+        advice = ": keep the file, and restore a backup" if ours else ""
+        return ConfigurationError(f"{path} is not a usable SQLite database: {error}{advice}")
     return known

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from perdure.statestore.contract import (
     Fence,
     TypePartition,
 )
+from perdure.statestore.sqlite.database import PAGE_SIZE
 from tests.cli.conftest import in_thread
 
 
@@ -45,7 +47,8 @@ def test_a_file_with_broken_pages(perdure: Any, tmp_path: Path) -> None:
     url = f"sqlite:///{path}"
     in_thread(lambda: _make(url, actors=3000))
     assert perdure("doctor", "--store", url).status == 0
-    _overwrite(path, 50)
+    # Those with values alone: the store can still be opened.
+    _overwrite(path, lambda page: b"count" in page)
     result = perdure("doctor", "--store", url)
     assert result.status == 1
     (line,) = [line for line in result.out.splitlines() if line.startswith("error  file: ")]
@@ -56,18 +59,21 @@ def test_a_file_with_broken_pages(perdure: Any, tmp_path: Path) -> None:
 def test_a_file_that_cannot_even_be_opened(perdure: Any, tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     in_thread(lambda: _make(f"sqlite:///{path}", actors=100))
-    _overwrite(path, 1)
+    _overwrite(path, lambda page: not page.startswith(b"SQLite format 3"))
     result = perdure("doctor", "--store", f"sqlite:///{path}")
     assert result.status == 1
     assert f"{path} is not a usable SQLite database: " in result.error
+    assert result.error.endswith("keep the file, and restore a backup")
 
 
-def _overwrite(path: Path, first: int) -> None:
-    """Pages from this one on, with what is none."""
-    with path.open("r+b") as file:
-        for page in range(first, path.stat().st_size // 4096):
-            file.seek(4096 * page)
-            file.write(b"\xff" * 200)
+def _overwrite(path: Path, chosen: Callable[[bytes], bool]) -> None:
+    """Pages, with what is none."""
+    data = bytearray(path.read_bytes())
+    starts = [at for at in range(0, len(data), PAGE_SIZE) if chosen(bytes(data[at : at + PAGE_SIZE]))]
+    assert starts
+    for at in starts:
+        data[at : at + 200] = b"\xff" * 200
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
