@@ -1,4 +1,4 @@
-"""What a whole run does: it leaves no process behind, and several processes share it well."""
+"""What a whole run does: it leaves no process behind, and several processes share it well. And what waits in any test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import waiting
 
 #: In the environment of everything that a run starts, directly or not.
 MARK = "PERDURE_TEST_RUN"
@@ -71,3 +73,9 @@ def _started_by(run: str) -> dict[int, str]:
             if marked and int(folder.name) != os.getpid():
                 found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
     return found
+
+
+@pytest.fixture
+def eventually() -> Any:
+    """`await eventually(lambda: …)`: returns the condition's value when it is true."""
+    return waiting.eventually

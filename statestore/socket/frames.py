@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import cast
 
@@ -51,7 +52,7 @@ class Frames:
         return found
 
 
-class FrameProtocol(asyncio.Protocol):
+class FrameProtocol(asyncio.Protocol, ABC):
     """One end of a socket. The first message of an iteration of the loop leaves at once, and all others of it together
     in the next: a lone request does not wait, and many cost one system call."""
 
@@ -62,13 +63,13 @@ class FrameProtocol(asyncio.Protocol):
         self._out: list[bytes] = []
         self._gathering = False
 
+    @abstractmethod
     def received(self, frame: memoryview) -> None:
         """One frame; valid only during the call. A ValueError closes the connection."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self, reason: str) -> None:
         """The connection is gone. Called once."""
-        raise NotImplementedError
 
     def send(self, message: bytes) -> None:
         """Sends a frame; does nothing on a connection that is gone. `StoreError` when it is too long."""

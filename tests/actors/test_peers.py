@@ -29,6 +29,7 @@ from perdure.security import Security
 from perdure.statestore.contract import ActorId
 from tests.links.certificates import Authority
 from tests.servers.proxy import CuttingProxy, Way
+from tests.waiting import eventually
 
 MB = 1024 * 1024
 TARGET = ActorId("Counter", "1")
@@ -45,7 +46,7 @@ class Answer:
         assert len(self.values) == 1
 
     async def get(self) -> Any:
-        await until(lambda: self.values)
+        await eventually(lambda: self.values)
         return self.values[0]
 
 
@@ -117,13 +118,6 @@ async def cluster() -> AsyncIterator[Cluster]:
     yield cluster
     for node in cluster.nodes:
         await node.stop()
-
-
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        await asyncio.sleep(0.005)
 
 
 def events(caplog: pytest.LogCaptureFixture, name: str = "perdure.peers") -> list[str]:
@@ -225,7 +219,7 @@ async def test_answers_come_whenever_they_are_ready(cluster: Cluster) -> None:
     a, b = await cluster.two()
     kept = b.keep()
     answers = [a.send("b", b"%d" % number) for number in range(10)]
-    await until(lambda: len(kept) == 10)
+    await eventually(lambda: len(kept) == 10)
     for message in reversed(kept):
         message.answer(message.body)
         message.answer(b"again")
@@ -360,7 +354,7 @@ async def test_a_node_that_refuses_connections(
     assert a.send("b").values
     assert a.links.describe()["b"]["failures"] == 1
     again: list[Answer] = []
-    await until(lambda: again.append(a.send("b")) or a.links.describe()["b"]["failures"] == 2)
+    await eventually(lambda: again.append(a.send("b")) or a.links.describe()["b"]["failures"] == 2)
     assert type(await again[-1].get()) is Moved
     assert events(caplog) == ["peer.unreachable"]
 
@@ -474,7 +468,7 @@ async def test_nothing_is_sent_to_who_does_not_agree(
     try:
         error = await a.send("b").get()
         assert type(error) is Moved
-        await until(lambda: impostor.ended)
+        await eventually(lambda: impostor.ended)
     finally:
         await server.stop()
     assert [wire.decode(frame) for frame in impostor.got] == [[wire.Hello(1, "a", "b")]]
@@ -493,7 +487,7 @@ async def test_who_is_refused_is_told_why(cluster: Cluster, hello: wire.Hello, r
     link = await connect(a.server.address, PATH, dialler, security=Security(), clock=a.clock)
     link.send(wire.encode(hello))
     link.send(wire.encode(wire.Request(1, "Counter", "1", "do", b"\xc0")))  # type: ignore[arg-type]
-    await until(lambda: dialler.ended)
+    await eventually(lambda: dialler.ended)
     (refusal,) = wire.decode(dialler.got[0])
     assert isinstance(refusal, wire.Refusal)
     assert reason in refusal.reason
@@ -507,7 +501,7 @@ async def test_a_link_over_which_nobody_says_anything(
     a = await cluster.node("a")
     dialler = Impostor()
     await connect(a.server.address, PATH, dialler, security=Security(), clock=a.clock)
-    await until(lambda: dialler.ended)
+    await eventually(lambda: dialler.ended)
     assert a.links.describe() == {}
 
 
@@ -541,7 +535,7 @@ def test_whatever_comes_a_node_goes_on(frames: list[bytes], caplog: pytest.LogCa
             for frame in frames:
                 link.send(frame)
             link.close()
-            await until(lambda: dialler.ended)
+            await eventually(lambda: dialler.ended)
             b = await cluster.node("b")
             assert await b.send("a").get() == b"body"
         finally:
@@ -562,11 +556,11 @@ async def test_garbage_from_a_peer_is_logged_once_with_its_address(
     link.send(wire.encode(wire.Hello(1, "x", "a")))
     for _ in range(3):
         link.send(b"garbage")
-    await until(lambda: dialler.ended)
+    await eventually(lambda: dialler.ended)
     (record,) = (r for r in caplog.records if r.name == "perdure.links")
     assert record.getMessage() == "link.garbage"
     assert record.perdure_fields["peer"].startswith("127.0.0.1:")  # type: ignore[attr-defined]
-    await until(lambda: not a.links.describe())
+    await eventually(lambda: not a.links.describe())
 
 
 # --- links that end ----------------------------------------------------------------------------------------------------
@@ -578,7 +572,7 @@ async def test_a_link_that_is_cut(cluster: Cluster) -> None:
     async with CuttingProxy(b.server.address) as proxy:
         cluster.table["b"] = proxy.address
         answers = [a.send("b", b"%d" % number) for number in range(10)]
-        await until(lambda: len(kept) == 10)
+        await eventually(lambda: len(kept) == 10)
         proxy.cut()
         for answer in answers:
             error = await answer.get()
@@ -599,11 +593,11 @@ async def test_what_was_never_written_moves(cluster: Cluster) -> None:
     async with CuttingProxy(b.server.address) as proxy:
         cluster.table["b"] = proxy.address
         a.send("b")
-        await until(lambda: kept)
+        await eventually(lambda: kept)
         proxy.delay = 3600
         answers = [a.send("b", bytes([number]) * MB, repeatable=False) for number in range(40)]
         buffered = a.links.describe()["b"]["buffered"]
-        await until(lambda: 0 < a.links.describe()["b"]["buffered"] < buffered)
+        await eventually(lambda: 0 < a.links.describe()["b"]["buffered"] < buffered)
         proxy.cut()
         errors = [await answer.get() for answer in answers]
     kinds = [type(error) for error in errors]
@@ -619,7 +613,7 @@ async def test_a_node_that_ends_a_link_says_what_it_has_not_taken(cluster: Clust
     a, b = await cluster.two()
     kept = b.keep()
     taken = [a.send("b", b"%d" % number, repeatable=False) for number in range(4)]
-    await until(lambda: len(kept) == 4)
+    await eventually(lambda: len(kept) == 4)
     kept[0].answer(b"answered")
     kept[1].answer(bytes(3 * MB))
     late = [a.send("b", b"late", repeatable=False) for _ in range(3)]
@@ -637,7 +631,7 @@ async def test_nothing_is_sent_to_a_node_that_has_ended_the_link(cluster: Cluste
     server = await dialler.serve(cluster, "b")
     try:
         first = a.send("b", repeatable=False)
-        await until(lambda: len(dialler.got) > 1)
+        await eventually(lambda: len(dialler.got) > 1)
         refused = a.send("b").values
         assert [type(answer) for answer in refused] == [Moved]
         dialler.link.close()
@@ -745,7 +739,7 @@ async def test_a_node_that_leaves_the_table(cluster: Cluster) -> None:
     kept = b.keep()
     there, elsewhere = a.send("b"), a.send("c")
     assert await elsewhere.get() == b"body"
-    await until(lambda: kept)
+    await eventually(lambda: kept)
     a.links.table_changed()
     assert not there.values
     del cluster.table["b"]
@@ -755,7 +749,7 @@ async def test_a_node_that_leaves_the_table(cluster: Cluster) -> None:
     assert type(await a.send("b").get()) is Moved
     assert await a.send("c").get() == b"body"
     # Its links are closed.
-    await until(lambda: b.links.describe()["a"]["linked"] is False)
+    await eventually(lambda: b.links.describe()["a"]["linked"] is False)
     kept[0].answer(b"late")
     assert c.messages
 
@@ -766,7 +760,7 @@ async def test_a_node_that_leaves_while_it_is_dialled(cluster: Cluster) -> None:
         proxy.delay = 3600
         cluster.table["b"] = proxy.address
         answer = a.send("b")
-        await until(lambda: proxy.connections)
+        await eventually(lambda: proxy.connections)
         del cluster.table["b"]
         a.links.table_changed()
         assert type(await answer.get()) is Moved
@@ -784,21 +778,21 @@ async def test_a_node_of_a_newer_table(cluster: Cluster) -> None:
     # Its link can be used before its address is known.
     assert await b.send("a", b"back").get() == b"back"
     await a.stop()
-    await until(lambda: b.links.describe() == {})
+    await eventually(lambda: b.links.describe() == {})
 
 
 async def test_close(cluster: Cluster) -> None:
     a, b = await cluster.two()
     kept = b.keep()
     answer = a.send("b")
-    await until(lambda: kept)
+    await eventually(lambda: kept)
     a.links.close()
     a.links.close()
     assert type(await answer.get()) is Unavailable
     assert type(await a.send("b").get()) is Moved
     # Nor does it take anything.
     assert type(await b.send("a").get()) is Moved
-    await until(lambda: not b.links.describe()["a"]["linked"])
+    await eventually(lambda: not b.links.describe()["a"]["linked"])
     assert type(await b.send("a").get()) is Moved
     assert a.messages == []
 
@@ -815,7 +809,7 @@ async def test_too_much_without_an_answer(cluster: Cluster, monkeypatch: pytest.
     refused = [answer.values[0] for answer in answers if answer.values]
     assert [type(error) for error in refused] == [Moved] * 5
     assert "overloaded" in refused[0].message
-    await until(lambda: len(kept) == 10)
+    await eventually(lambda: len(kept) == 10)
     kept[0].answer(b"x")
     await answers[0].get()
     assert not a.send("b").values
@@ -836,7 +830,7 @@ async def test_messages_that_wait_do_not_keep_others_out(
     monkeypatch.setattr(conversation, "PATIENT_LIMIT", 20)
     waiting = [a.send("b", number, target=target) for number in range(22)]
     assert [type(answer.values[0]) for answer in waiting if answer.values] == [Moved, Moved]
-    await until(lambda: len(kept) == 20)
+    await eventually(lambda: len(kept) == 20)
     for _ in range(20):
         assert await a.send("b", "progress", target=target).get() is True
     for message in kept:
@@ -852,7 +846,7 @@ async def test_too_many_bytes_without_an_answer(cluster: Cluster, monkeypatch: p
     monkeypatch.setattr(conversation, "OPEN_BYTES", 3 * MB)
     answers = [a.send("b", bytes(MB)) for _ in range(5)]
     assert [type(answer.values[0]) for answer in answers if answer.values] == [Moved, Moved]
-    await until(lambda: len(kept) == 3)
+    await eventually(lambda: len(kept) == 3)
     for message in kept:
         message.answer(None)
     await answers[2].get()
@@ -867,12 +861,12 @@ async def test_a_node_defends_itself_against_one_that_asks_too_much(
     dialler = Impostor()
     link = await connect(a.server.address, PATH, dialler, security=Security(), clock=a.clock)
     link.send(wire.encode(wire.Hello(1, "x", "a")))
-    await until(lambda: dialler.got)
+    await eventually(lambda: dialler.got)
     monkeypatch.setattr(conversation, "OPEN_LIMIT", 5)
     for number in range(8):
         link.send(wire.encode(wire.Request(number, "Counter", "1", "do", b"\xc0")))  # type: ignore[arg-type]
-    await until(lambda: len(a.messages) == 5)
-    await until(lambda: len([i for frame in dialler.got[1:] for i in wire.decode(frame)]) == 3)
+    await eventually(lambda: len(a.messages) == 5)
+    await eventually(lambda: len([i for frame in dialler.got[1:] for i in wire.decode(frame)]) == 3)
     replies = [item for frame in dialler.got[1:] for item in wire.decode(frame)]
     assert [(r.number, r.names[0]) for r in replies] == [(5, "Moved"), (6, "Moved"), (7, "Moved")]  # type: ignore[union-attr]
     link.close()

@@ -4,8 +4,7 @@ processes."""
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -30,6 +29,7 @@ from perdure.workflow.registry import Registry
 from perdure.workflow.state import RuntimeStatus
 from perdure.workflow.wire import register_workflow
 from tests.servers.proxy import CuttingProxy
+from tests.waiting import eventually
 
 PARTITIONS = 16
 SECURITY = Security(token="of-this-test")
@@ -183,8 +183,10 @@ async def two() -> AsyncIterator[Two]:
     await both.one.run(placement.client)
     second = await placement.join(both.two.member(), both.two.clock)
     await both.two.run(second)
-    await until(lambda: both.one.owns("Counter", both.id_of(both.one, "Counter")))
-    await until(lambda: len(both.one.runtime.host.owned) == len(both.two.runtime.host.owned) == PARTITIONS)
+    await eventually(lambda: both.one.owns("Counter", both.id_of(both.one, "Counter")))
+    await eventually(
+        lambda: len(both.one.runtime.host.owned) == len(both.two.runtime.host.owned) == PARTITIONS
+    )
     try:
         yield both
     finally:
@@ -193,13 +195,6 @@ async def two() -> AsyncIterator[Two]:
         await placement.stop()
         for node in (both.one, both.two):
             await node.proxy.__aexit__()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        await asyncio.sleep(0.01)
 
 
 async def test_an_instance_of_the_other_node_is_started_and_awaited(two: Two) -> None:
@@ -251,7 +246,7 @@ async def test_links_that_are_cut_lose_nothing(two: Two) -> None:
 
     async def cut() -> None:
         for _ in range(15):
-            await until(partial(reached, passed() + 30_000))
+            await eventually(partial(reached, passed() + 30_000))
             for proxy in proxies:
                 proxy.cut()
 
@@ -331,7 +326,7 @@ async def test_calls_with_keys_are_executed_once_however_often_links_are_cut(two
 
     async def cut() -> None:
         while True:
-            await until(partial(reached, len(answered) + 20))
+            await eventually(partial(reached, len(answered) + 20))
             for proxy in proxies:
                 proxy.cut()
 

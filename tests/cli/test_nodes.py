@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from tests.cli.nodes import APP, Nodes, alive, running
-from tests.faults.processes import WORKFLOWS, until
+from tests.faults.processes import WORKFLOWS
 from tests.servers.redis import redis_server
+from tests.waiting import until
 
 
 def one_error(nodes: Nodes, *, status: int = 1) -> str:

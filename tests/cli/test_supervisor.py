@@ -19,7 +19,7 @@ from perdure.supervisor.folder import PrivateFolder
 from perdure.supervisor.output import Output, json_mark, text_mark
 from perdure.supervisor.restarts import Restarts
 from tests.cli.nodes import alive
-from tests.faults.processes import until
+from tests.waiting import until
 
 
 def test_restarts() -> None:

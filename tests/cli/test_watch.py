@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,10 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import fake
+from tests.waiting import until
 
 PERDURE = Path(sys.executable).with_name("perdure")
 SECONDS = 60
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < end, what
-        time.sleep(0.01)
-    return found
 
 
 class Watching:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -62,22 +60,3 @@ async def http(node: Node) -> AsyncIterator[WorkflowClient]:
 @pytest.fixture(params=["node", "http"])
 def client(request: pytest.FixtureRequest, node: Node, http: WorkflowClient) -> WorkflowClient:
     return node.client if request.param == "node" else http
-
-
-async def _eventually(condition: Callable[[], Any], what: str = "the condition", seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not come true within {seconds} s")
-        await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-def eventually() -> Any:
-    """`await eventually(lambda: …)`: returns the condition's value when it is true."""
-    return _eventually

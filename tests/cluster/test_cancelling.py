@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -23,16 +22,10 @@ from perdure import (
     WorkflowContext,
 )
 from perdure.statestore import MemoryStore
+from tests.waiting import eventually
 
 PATIENCE = 30.0
 Began = list[str]
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 def far(began: Began, ended: Began) -> App:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,16 +16,9 @@ from perdure.figures import FIGURES
 from perdure.membership import ClusterOptions
 from perdure.node import Node
 from perdure.statestore import MemoryStore
+from tests.waiting import eventually
 
 WORKFLOW = "dapr.internal.default.shop.workflow"
-
-
-async def eventually(condition: Callable[[], Any], what: str, patience: float = 30) -> Any:
-    deadline = time.monotonic() + patience
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
-        await asyncio.sleep(0.01)
-    return value
 
 
 class Shop:

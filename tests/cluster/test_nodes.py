@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,17 +16,10 @@ from perdure.node import Node
 from perdure.security import Security
 from perdure.statestore import MemoryStore
 from perdure.statestore.partitions import partition_of
+from tests.waiting import eventually
 
 PATIENCE = 30.0
 TYPE = "dapr.internal.default.shop.workflow"
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        await asyncio.sleep(0.01)
-    return value
 
 
 def shop(namespace: str = "default") -> App:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ import aiohttp
 import pytest
 
 from perdure import Node
+from tests.waiting import eventually
 
 
 def _load(name: str) -> ModuleType:
@@ -28,14 +27,6 @@ def _load(name: str) -> ModuleType:
 
 
 shops = _load("shop")
-
-
-async def eventually(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 30) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := await condition()):
-        assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
-        await asyncio.sleep(0.01)
-    return value
 
 
 class Served:
@@ -104,11 +95,6 @@ def serve() -> Any:
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async with _serve(f"sqlite:///{tmp_path}/state.db") as served:
         yield served
-
-
-@pytest.fixture(name="eventually")
-def _eventually() -> Any:
-    return eventually
 
 
 @pytest.fixture

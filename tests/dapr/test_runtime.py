@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from perdure.dapr import (
 )
 from perdure.errors import ConfigurationError, StoreHeld
 from tests.servers.ports import free_port
+from tests.waiting import until
 
 PATIENCE = 60
 
@@ -395,10 +395,3 @@ def test_a_client_that_waits_when_the_runtime_stops_is_told(runtime: WorkflowRun
     runtime.shutdown()
     waiting.join(PATIENCE)
     assert [type(error) for error in errors] == [DaprInternalError]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

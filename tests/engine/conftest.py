@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from perdure import App, Node, RuntimeStatus, WorkflowClient, WorkflowState
+from perdure import App, Node
 from perdure.statestore.contract import ActorId, Commit, CommitResult
 from perdure.statestore.memory import MemoryStore
+from tests import waiting
 
 
 class Recording:
@@ -88,19 +88,6 @@ def memory_place(tmp_path: Path) -> Place:
     return Place("memory", tmp_path)
 
 
-async def _eventually(condition: Callable[[], Any], what: str = "the condition", seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not come true within {seconds} s")
-        await asyncio.sleep(0.002)
-
-
 class Gate:
     """An activity that waits until the test lets it go."""
 
@@ -112,38 +99,6 @@ class Gate:
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
-
-
-@pytest.fixture
-def eventually() -> Any:
-    """`await eventually(lambda: …)`: returns the condition's value when it is true."""
-    return _eventually
-
-
-@pytest.fixture
-def until_status() -> Any:
-    """`await until_status(client, id, status)`: the state once it has that status."""
-
-    async def wait(client: WorkflowClient, instance_id: str, status: RuntimeStatus) -> WorkflowState:
-        async def look() -> WorkflowState | None:
-            state = await client.get_workflow_state(instance_id)
-            return state if state is not None and state.runtime_status is status else None
-
-        state: WorkflowState = await _eventually(look, f"{instance_id} being {status}")
-        return state
-
-    return wait
-
-
-@pytest.fixture
-def run() -> Any:
-    """`await run(client, workflow, input)`: the state in which it ended."""
-
-    async def go(client: WorkflowClient, workflow: Any, input: Any = None, **options: Any) -> WorkflowState:
-        id = await client.schedule_new_workflow(workflow, input=input, **options)
-        return await client.wait_for_workflow_completion(id, timeout=30)
-
-    return go
 
 
 @pytest.fixture
@@ -174,3 +129,15 @@ def keys() -> Any:
                 return found
 
     return go
+
+
+@pytest.fixture
+def until_status() -> Any:
+    """`await until_status(client, id, status)`: the state once it has that status."""
+    return waiting.until_status
+
+
+@pytest.fixture
+def run() -> Any:
+    """`await run(client, workflow, input)`: the state in which it ended."""
+    return waiting.run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -11,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,32 +19,10 @@ from typing import Any
 import msgspec
 
 from tests.servers.ports import free_port
+from tests.waiting import PATIENCE, until
 
 PROGRAMS = Path(__file__).parent / "programs"
-#: Seconds that anything may take on a busy machine.
-PATIENCE = 60.0
 WORKFLOWS = "/v1.0/workflows/dapr"
-
-
-def until(condition: Callable[[], Any], what: str, *, said: Callable[[], str] = str) -> Any:
-    """What `condition` returns when that is first true. For states of other processes, which cannot be awaited."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {PATIENCE:g} s: {what}\n{said()}")
-        time.sleep(0.02)
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> Any:
-    """As `until`, for what happens on the running loop."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        await asyncio.sleep(0.005)
-    return value
 
 
 class NodeProcess:

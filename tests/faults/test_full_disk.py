@@ -18,7 +18,7 @@ import pytest
 from perdure import ActivityContext, App, Node, WorkflowContext
 from perdure.errors import StoreUnavailable
 from perdure.statestore.memory import MemoryStore
-from tests.faults.processes import eventually
+from tests.waiting import eventually
 
 app = App("full", replay_check="off")
 #: Large, so that little is needed to fill the disk.

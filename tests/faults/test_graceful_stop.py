@@ -14,7 +14,8 @@ import pytest
 from perdure import ActivityContext, App, WorkflowContext
 from perdure.errors import StoreUnavailable
 from perdure.statestore.memory import MemoryStore
-from tests.faults.processes import WORKFLOWS, NodeProcess, eventually
+from tests.faults.processes import WORKFLOWS, NodeProcess
+from tests.waiting import eventually
 
 Serve = Callable[..., NodeProcess]
 

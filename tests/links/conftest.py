@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import uvloop
 from perdure.clock import LoopClock
 from perdure.links import Link, LinkOptions, LinkServer, connect
 from perdure.security import Security
+from tests.waiting import eventually
 
 PATH = "/test"
 
@@ -42,11 +42,11 @@ class End:
         self.ends += 1
 
     async def got(self, count: int) -> list[bytes]:
-        await until(lambda: len(self.frames) >= count)
+        await eventually(lambda: len(self.frames) >= count)
         return self.frames
 
     async def ended(self) -> None:
-        await until(lambda: self.ends == 1)
+        await eventually(lambda: self.ends == 1)
 
 
 class Ends:
@@ -107,15 +107,8 @@ class Ends:
         """This end and the other of a new link."""
         server = await self.serve(**options)
         near = await self.dial(server.address, **options)
-        await until(lambda: bool(self.far))
+        await eventually(lambda: bool(self.far))
         return near, self.far[-1]
-
-
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -126,4 +119,4 @@ async def ends() -> AsyncIterator[Ends]:
         end.link.close()
     for server in ends.servers:
         await server.stop()
-    await until(lambda: all(end.ends for end in ends.near))
+    await eventually(lambda: all(end.ends for end in ends.near))

@@ -14,8 +14,9 @@ from perdure.links import LinkOptions, LinkServer
 from perdure.links import websocket as ws
 from perdure.links.records import PIECE
 from perdure.security import Security
-from tests.links.conftest import PATH, End, Ends, until
+from tests.links.conftest import PATH, End, Ends
 from tests.servers.proxy import CuttingProxy, Way
+from tests.waiting import eventually
 
 MB = 1024 * 1024
 
@@ -28,7 +29,7 @@ async def test_frames_arrive_whole_and_in_order_both_ways(ends: Ends) -> None:
         far.link.send(frame[::-1])
     assert await far.got(len(frames)) == frames
     assert await near.got(len(frames)) == [frame[::-1] for frame in frames]
-    await until(lambda: near.link.buffered == far.link.buffered == 0)
+    await eventually(lambda: near.link.buffered == far.link.buffered == 0)
 
 
 async def test_thousands_of_frames_in_one_iteration(ends: Ends) -> None:
@@ -59,7 +60,7 @@ async def test_frames_of_one_iteration_leave_in_few_messages(ends: Ends) -> None
     near.link._transport = Watching()  # type: ignore[attr-defined]
     for _ in range(100):
         near.link.send(b"x" * 100)
-    await until(lambda: near.link.buffered == 0)
+    await eventually(lambda: near.link.buffered == 0)
     assert len(written) == 1
 
 
@@ -158,7 +159,7 @@ async def test_a_cut_link_is_closed_at_both_ends(ends: Ends) -> None:
     async with CuttingProxy(server.address) as proxy:
         near = await ends.dial(proxy.address)
         near.link.send(b"x")
-        await until(lambda: ends.far and ends.far[0].frames)
+        await eventually(lambda: ends.far and ends.far[0].frames)
         proxy.cut()
         await near.ended()
         await ends.far[0].ended()
@@ -172,14 +173,14 @@ async def test_what_was_never_written_is_known(ends: Ends) -> None:
     async with CuttingProxy(server.address) as proxy:
         near = await ends.dial(proxy.address)
         near.link.send(b"arrives")
-        await until(lambda: ends.far and ends.far[0].frames)
+        await eventually(lambda: ends.far and ends.far[0].frames)
         # Far more than sockets and the proxy hold, which nobody reads; and one that is begun.
         proxy.delay = 3600
         frames = [bytes([number]) * MB for number in range(40)]
         for frame in frames:
             near.link.send(frame)
         buffered = near.link.buffered
-        await until(lambda: 0 < near.link.buffered < buffered)
+        await eventually(lambda: 0 < near.link.buffered < buffered)
         proxy.cut()
         await near.ended()
     unsent = near.link.unsent()
@@ -198,9 +199,9 @@ async def test_silence_closes_a_link(ends: Ends, swallowed: set[Way]) -> None:
     server = await ends.serve(options=options)
     async with CuttingProxy(server.address) as proxy:
         near = await ends.dial(proxy.address, options=options)
-        await until(lambda: bool(ends.far))
+        await eventually(lambda: bool(ends.far))
         proxy.swallowing |= swallowed
-        await until(lambda: near.ends and ends.far[0].ends)
+        await eventually(lambda: near.ends and ends.far[0].ends)
 
 
 async def test_an_idle_link_lives(ends: Ends) -> None:
@@ -210,7 +211,7 @@ async def test_an_idle_link_lives(ends: Ends) -> None:
     async with CuttingProxy(server.address) as proxy:
         near = await ends.dial(proxy.address, options=options)
         handshake = proxy.passed[Way.THERE]
-        await until(lambda: proxy.passed[Way.THERE] > handshake + 60)
+        await eventually(lambda: proxy.passed[Way.THERE] > handshake + 60)
         assert near.ends == 0
         near.link.send(b"still there")
         assert await ends.far[0].got(1) == [b"still there"]
@@ -395,7 +396,7 @@ async def test_aiohttp_speaks_with_a_link(ends: Ends) -> None:
         session.ws_connect(f"http://{server.address}{PATH}", autoping=False, compress=15) as socket,
     ):
         await socket.send_bytes(b"\x00\x00\x00\x03one\x00\x00\x00\x03two")
-        await until(lambda: bool(ends.far))
+        await eventually(lambda: bool(ends.far))
         far = ends.far[0]
         assert await far.got(2) == [b"one", b"two"]
         far.link.send(b"three")
@@ -487,7 +488,7 @@ async def test_bytes_that_are_no_http(ends: Ends, caplog: pytest.LogCaptureFixtu
     assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
     near = await ends.dial(server.address)
     near.link.send(b"x")
-    await until(lambda: ends.far and ends.far[0].frames == [b"x"])
+    await eventually(lambda: ends.far and ends.far[0].frames == [b"x"])
 
 
 async def test_a_dialler_that_hangs_up_in_the_handshake(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
@@ -502,10 +503,10 @@ async def test_a_dialler_that_hangs_up_in_the_handshake(ends: Ends, caplog: pyte
     with socket.create_connection((host, int(port))) as one:
         # The loop does not run in between: it finds the request, and the end behind it.
         one.sendall(request.encode())
-    await until(lambda: any(record.msg == "link.hung_up" for record in caplog.records))
+    await eventually(lambda: any(record.msg == "link.hung_up" for record in caplog.records))
     near = await ends.dial(server.address)
     near.link.send(b"x")
-    await until(lambda: ends.far and ends.far[0].frames == [b"x"])
+    await eventually(lambda: ends.far and ends.far[0].frames == [b"x"])
     assert [record.msg for record in caplog.records if record.exc_info] == []
     assert all(record.levelno == logging.DEBUG for record in caplog.records)
 

@@ -18,8 +18,9 @@ from perdure.links import LinkOptions, PeerIdentity
 from perdure.links import server as links_server
 from perdure.security import Security, apps_of
 from tests.links.certificates import Authority
-from tests.links.conftest import Ends, until
+from tests.links.conftest import Ends
 from tests.servers.proxy import CuttingProxy, Way
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ async def test_both_ends_show_certificates(ends: Ends, ca: Authority) -> None:
     server = await ends.serve(security=ca.issue("server", apps=["default/stock", "default/orders"]))
     near = await ends.dial(server.address, security=ca.issue("client", hosts=[], apps=["prod/web"]))
     near.link.send(b"x" * 1_000_000)
-    await until(lambda: ends.far and ends.far[0].frames == [b"x" * 1_000_000])
+    await eventually(lambda: ends.far and ends.far[0].frames == [b"x" * 1_000_000])
     assert near.link.peer == PeerIdentity(server.address, frozenset({"default/stock", "default/orders"}))
     far = ends.far[0].link.peer
     assert far.apps == {"prod/web"}
@@ -119,14 +120,14 @@ async def test_links_under_tls_that_end(ends: Ends, ca: Authority, ways: set[Way
     async with CuttingProxy(server.address) as proxy:
         near = await ends.dial(proxy.address, security=security, options=options)
         near.link.send(b"x")
-        await until(lambda: ends.far and ends.far[0].frames)
+        await eventually(lambda: ends.far and ends.far[0].frames)
         proxy.cut()
         await near.ended()
         await ends.far[0].ended()
         near = await ends.dial(proxy.address, security=security, options=options)
-        await until(lambda: len(ends.far) == 2)
+        await eventually(lambda: len(ends.far) == 2)
         proxy.swallowing |= ways
-        await until(lambda: near.ends and ends.far[1].ends)
+        await eventually(lambda: near.ends and ends.far[1].ends)
 
 
 async def test_a_server_under_tls_that_stops(ends: Ends, ca: Authority) -> None:
@@ -196,7 +197,7 @@ async def test_the_name_that_is_dialled_must_be_in_the_certificate(ends: Ends, c
     unchecked = msgspec.structs.replace(dialler, check_name=False)
     near = await ends.dial(server.address, security=unchecked)
     near.link.send(b"x")
-    await until(lambda: ends.far and ends.far[0].frames)
+    await eventually(lambda: ends.far and ends.far[0].frames)
 
 
 def spoil(path: str) -> None:
@@ -214,7 +215,7 @@ async def test_certificates_that_are_renewed(
     old = await ends.dial(server.address, security=dialler)
     # While they are being written, they do not fit each other.
     spoil(security.key)
-    await until(lambda: any(r.getMessage() == "certificates.unusable" for r in caplog.records))
+    await eventually(lambda: any(r.getMessage() == "certificates.unusable" for r in caplog.records))
     assert (await ends.dial(server.address, security=dialler)).link.peer.apps == {"default/one"}
     ca.issue("server", apps=["default/two"])
     apps: frozenset[str] = frozenset()
@@ -222,7 +223,7 @@ async def test_certificates_that_are_renewed(
         apps = (await ends.dial(server.address, security=dialler)).link.peer.apps
         assert apps in ({"default/one"}, {"default/two"})
     old.link.send(b"x")
-    await until(lambda: ends.far[0].frames)
+    await eventually(lambda: ends.far[0].frames)
 
 
 async def test_old_protocols_are_refused(ends: Ends, ca: Authority) -> None:
@@ -248,7 +249,7 @@ async def test_token_and_certificates_together(ends: Ends, ca: Authority) -> Non
     await refused(ends, server.address, msgspec.structs.replace(security, token=""))
     near = await ends.dial(server.address, security=security)
     near.link.send(b"x")
-    await until(lambda: ends.far and ends.far[0].frames)
+    await eventually(lambda: ends.far and ends.far[0].frames)
 
 
 async def test_strangers_do_not_fill_the_log(

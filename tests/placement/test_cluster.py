@@ -22,7 +22,7 @@ from perdure.placement.table import Table, decode, diff
 from perdure.security import Security
 from tests.links.certificates import Authority
 from tests.placement.leases import LeaseServer, TimedLease
-from tests.placement.waiting import until
+from tests.waiting import eventually
 
 PARTITIONS = 64
 #: A loaded machine must not look like a dead node.
@@ -125,7 +125,7 @@ class Cluster:
         self.replicas = [Replica(self.leases, self.security) for _ in range(count)]
         for replica in self.replicas:
             await replica.start()
-        await until(lambda: any(replica.leader.leading for replica in self.replicas))
+        await eventually(lambda: any(replica.leader.leading for replica in self.replicas))
 
     async def add(self, *names: str) -> None:
         nodes = [Node(self, name) for name in names]
@@ -142,7 +142,7 @@ class Cluster:
         ) and all(node.placement.client.fresh() for node in self.nodes.values())
 
     async def settle(self) -> Table:
-        await until(self.settled, 30)
+        await eventually(self.settled, seconds=30)
         return next(iter(self.nodes.values())).table
 
     def leading(self) -> Node:
@@ -191,7 +191,7 @@ async def test_a_killed_leader_of_the_service_is_followed_and_nothing_moves(clus
         node.seen.clear()
     await leading.kill()
     assert all(node.placement.client.in_table for node in cluster.nodes.values())
-    await until(lambda: all(node.table.term > before.term for node in cluster.nodes.values()))
+    await eventually(lambda: all(node.table.term > before.term for node in cluster.nodes.values()))
     after = await cluster.settle()
     assert after.same_placement(before)
     assert after.leader != before.leader
@@ -300,7 +300,7 @@ async def test_candidates_that_are_led_leave_the_store_alone(cluster: Cluster) -
         stood_still, last = stood_still + (now - last > 0.25), now
         return cluster.leases.renewed > renewed + 2.0
 
-    await until(two_seconds_later)
+    await eventually(two_seconds_later)
     acquires, reads, writes = (cluster.leases.acquires, cluster.leases.reads, cluster.leases.writes)
     # Both ask once when the loop stood still for half a second.
     assert acquires - before[0] <= 2 * (1 + stood_still)
@@ -337,7 +337,9 @@ async def test_a_leader_that_stops_in_good_order_is_followed_at_once(cluster: Cl
     await gone.placement.stop()
     await gone.server.stop()
     assert gone.name not in stored_by_it.members
-    await until(lambda: all(node.table.term > before.term for node in cluster.nodes.values()), 20)
+    await eventually(
+        lambda: all(node.table.term > before.term for node in cluster.nodes.values()), seconds=20
+    )
     after = await cluster.settle()
     assert {move.before for move in diff(before, after)} == {gone.name}
 
@@ -347,7 +349,9 @@ async def test_a_leader_cut_off_from_the_store_is_followed_while_its_node_goes_o
     before = await cluster.settle()
     leading = cluster.leading()
     leading.lease.cut = True
-    await until(lambda: any(node.leads for node in cluster.nodes.values() if node is not leading), 30)
+    await eventually(
+        lambda: any(node.leads for node in cluster.nodes.values() if node is not leading), seconds=30
+    )
     # It hears of the new leader when it looks for one, as it gets no words any more.
     leading.lease.cut = False
     after = await cluster.settle()
@@ -361,7 +365,7 @@ async def test_while_the_store_is_away_nobody_is_taken_for_dead(cluster: Cluster
     leading = cluster.leading()
     name = next(name for name in cluster.nodes if cluster.nodes[name] is not leading)
     cluster.leases.away = True
-    await until(lambda: not leading.leads)
+    await eventually(lambda: not leading.leads)
     await cluster.nodes[name].kill()
     await asyncio.sleep(1.5)
     leader = leading.placement.leader
@@ -396,9 +400,9 @@ async def test_a_lease_that_cannot_work_fails_the_start_and_later_is_only_logged
     before = await cluster.settle()
     leading = cluster.leading()
     cluster.leases.error = RuntimeError("a fault of the store")
-    await until(lambda: "placement failed" in caplog.text)
+    await eventually(lambda: "placement failed" in caplog.text)
     cluster.leases.error = None
-    await until(lambda: all(node.table.term > before.term for node in cluster.nodes.values()))
+    await eventually(lambda: all(node.table.term > before.term for node in cluster.nodes.values()))
     assert (await cluster.settle()).same_placement(before)
     assert leading.placement.client.in_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -31,6 +31,7 @@ from perdure.placement.session import local_link
 from perdure.placement.table import assign
 from perdure.placement.table import decode as decode_table
 from perdure.statestore.contract import Fence, TypePartition
+from tests.waiting import eventually
 
 PARTITIONS = 32
 
@@ -73,14 +74,6 @@ async def until_in(client: PlacementClient, nodes: set[str]) -> None:
     if client.table is None or set(client.table.members) != nodes:
         await asyncio.wait_for(reached.wait(), 30)
     end()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come to that in 10 s")
 
 
 @pytest.fixture
@@ -137,7 +130,7 @@ async def test_nodes_of_one_process_share_the_leader(placement: EmbeddedPlacemen
 
 async def test_a_node_on_a_link_of_its_own_lives_by_its_heartbeats(placement: EmbeddedPlacement) -> None:
     second = await placement.join(member("b"), LoopClock(), link=local_link)
-    await until(second.fresh)
+    await eventually(second.fresh)
     second.stop()
     assert not second.fresh()
     await until_in(placement.client, {"a"})
@@ -150,7 +143,7 @@ async def test_a_node_set_aside_is_out_and_comes_back(placement: EmbeddedPlaceme
     placement.leader.set_aside("b")
     await until_in(placement.client, {"a"})
     await until_in(placement.client, {"a", "b"})
-    await until(lambda: len(seen) == 2)
+    await eventually(lambda: len(seen) == 2)
     assert seen == [False, True]
 
 

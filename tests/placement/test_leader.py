@@ -13,7 +13,7 @@ from perdure.placement.messages import Bye, Heartbeat, Hello, Message, Pulse, Re
 from perdure.placement.session import Receiver
 from perdure.statestore.contract import Fence, Lease
 from perdure.statestore.memory import MemoryStore
-from tests.placement.waiting import until
+from tests.waiting import eventually
 
 PARTITIONS = 8
 
@@ -57,7 +57,7 @@ async def leader(lease: Lease) -> AsyncIterator[PlacementLeader]:
     clock = LoopClock()
     leader = PlacementLeader(lease, clock, PARTITIONS, address="p:1")
     running = clock.spawn(leader.run())
-    await until(lambda: leader.table is not None)
+    await eventually(lambda: leader.table is not None)
     yield leader
     leader.stop()
     await running
@@ -78,7 +78,7 @@ async def test_who_was_refused_may_come_as_somebody_else(leader: PlacementLeader
     link.say(Hello(member("a", "other")))
     assert link.refusal()
     link.say(Hello(member("a")))
-    await until(lambda: leader.table is not None and "a" in leader.table.members)
+    await eventually(lambda: leader.table is not None and "a" in leader.table.members)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ async def test_who_was_refused_may_come_as_somebody_else(leader: PlacementLeader
 async def test_a_link_speaks_for_its_own_node_only(leader: PlacementLeader, message: Message) -> None:
     other = Link(leader)
     other.say(Hello(member("b")))
-    await until(lambda: leader.table is not None and "b" in leader.table.members)
+    await eventually(lambda: leader.table is not None and "b" in leader.table.members)
     for greeting in ([], [Hello(member("a"))]):
         link = Link(leader)
         link.say(*greeting, message)
@@ -106,7 +106,7 @@ async def test_one_link_is_one_node_and_a_node_stays_with_its_app(leader: Placem
     thief = Link(leader)
     thief.say(Hello(Member("a", "x:1", "thieves", "default", ("Cart",))))
     assert "default/shop" in thief.refusal()
-    await until(lambda: leader.table is not None and "a" in leader.table.members)
+    await eventually(lambda: leader.table is not None and "a" in leader.table.members)
     assert leader.table is not None
     assert leader.table.members["a"] == member("a")
     assert any(isinstance(message, TableUpdate) for message in link.got)
@@ -128,6 +128,6 @@ async def test_a_standby_asks_the_store_once_for_many_that_come(
     links = [Link(standby) for _ in range(100)]
     for link in links:
         link.say(Hello(member("a")))
-    await until(lambda: all(link.got for link in links))
+    await eventually(lambda: all(link.got for link in links))
     assert all(link.got == [Redirect("p:1")] for link in links)
     assert reads == 1

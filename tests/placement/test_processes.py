@@ -24,9 +24,9 @@ from perdure.placement.network import connector
 from perdure.placement.options import PlacementOptions
 from perdure.placement.table import Table
 from perdure.security import Security
-from tests.placement.waiting import until
 from tests.servers.ports import free_port
 from tests.servers.redis import RedisServer, redis_server
+from tests.waiting import eventually
 
 PATIENCE = 60.0
 OPTIONS = PlacementOptions(silence=10.0, takeover_grace=20.0)
@@ -114,7 +114,7 @@ class Clients:
         )
 
     async def settle(self) -> Table:
-        await until(lambda: self.settled() is not None, PATIENCE)
+        await eventually(lambda: self.settled() is not None, seconds=PATIENCE)
         table = self.settled()
         assert table is not None
         return table
@@ -144,14 +144,14 @@ async def test_two_replicas_one_killed_one_stopped(
         for name in "abc":
             await clients.join(name, services)
         before = await clients.settle()
-        await until(lambda: sum(service.leads() for service in services) == 1, PATIENCE)
+        await eventually(lambda: sum(service.leads() for service in services) == 1, seconds=PATIENCE)
         (leading,) = [service for service in services if service.leads()]
         (standby,) = [service for service in services if service is not leading]
         assert before.leader == leading.address
         assert standby.about()["state"] == "standing by"
 
         await leading.stopped(signal.SIGKILL)
-        await until(
+        await eventually(
             lambda: all(c.table and c.table.term > before.term for c in clients.all.values()), PATIENCE
         )
         after = await clients.settle()
@@ -160,7 +160,7 @@ async def test_two_replicas_one_killed_one_stopped(
 
         third = Service(tmp_path, redis.url())
         with serving(third):
-            await until(lambda: third.ask("/healthz")[0] == 200, PATIENCE)
+            await eventually(lambda: third.ask("/healthz")[0] == 200, seconds=PATIENCE)
             assert await standby.stopped(signal.SIGTERM) == 0
             last = None
             for client in clients.all.values():
@@ -176,16 +176,18 @@ async def test_two_replicas_one_killed_one_stopped(
 async def test_what_it_tells(tmp_path: Path, redis: RedisServer, clients: Clients) -> None:
     service = Service(tmp_path, redis.url())
     with serving(service):
-        await until(service.leads, PATIENCE)
+        await eventually(service.leads, seconds=PATIENCE)
         first = service.metrics()
         assert first["perdure_placement_leading"] == 1
         assert first["perdure_placement_members"] == 0
         for name in "ab":
             await clients.join(name, [service])
         table = await clients.settle()
-        await until(lambda: service.metrics()["perdure_placement_heartbeats_total"] > 3, PATIENCE)
+        await eventually(
+            lambda: service.metrics()["perdure_placement_heartbeats_total"] > 3, seconds=PATIENCE
+        )
         clients.all.pop("b").leave()
-        await until(lambda: service.metrics()["perdure_placement_members"] == 1, PATIENCE)
+        await eventually(lambda: service.metrics()["perdure_placement_members"] == 1, seconds=PATIENCE)
         told = service.metrics()
         assert told["perdure_placement_term"] == table.term
         assert told["perdure_placement_epoch"] == table.epoch + 1
@@ -197,11 +199,11 @@ async def test_what_it_tells(tmp_path: Path, redis: RedisServer, clients: Client
         assert (about["members"], about["term"]) == (1, table.term)
 
         redis.kill()
-        await until(lambda: service.ask("/healthz")[0] == 503, PATIENCE)
+        await eventually(lambda: service.ask("/healthz")[0] == 503, seconds=PATIENCE)
         assert "waiting for the store" in service.about()["state"]
         assert clients.all["a"].in_table, "nodes go on with the table they have"
         redis.start()
-        await until(service.leads, PATIENCE)
+        await eventually(service.leads, seconds=PATIENCE)
         await clients.settle()
         assert await service.stopped(signal.SIGTERM) == 0
         log = service.log.read_text()
@@ -212,14 +214,14 @@ async def test_what_it_tells(tmp_path: Path, redis: RedisServer, clients: Client
 async def test_a_token_is_asked_for(tmp_path: Path, redis: RedisServer, clients: Clients) -> None:
     service = Service(tmp_path, redis.url(), "--cluster-token", "secret")
     with serving(service):
-        await until(service.leads, PATIENCE)
+        await eventually(service.leads, seconds=PATIENCE)
         member = Member("x", "x:1", "shop", "default", ("Cart",))
         stranger = PlacementClient(
             member, clients.clock, connector([service.address], Security(), clients.clock), options=OPTIONS
         )
         stranger.start()
         await clients.join("a", [service], Security(token="secret"))
-        await until(lambda: "link.refused" in service.log.read_text(), PATIENCE)
+        await eventually(lambda: "link.refused" in service.log.read_text(), seconds=PATIENCE)
         assert not stranger.connected
         assert set((await clients.settle()).members) == {"a"}
         stranger.stop()

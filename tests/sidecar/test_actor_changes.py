@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
+
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -22,13 +24,6 @@ async def call(real_node: Any, caller: Any) -> AsyncIterator[Any]:
 @pytest.fixture
 def base() -> str:
     return f"/v1.0/actors/Counter/{uuid.uuid4().hex}"
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = asyncio.get_running_loop().time() + 30
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.02)
 
 
 def transaction(*operations: tuple[str, dict[str, Any]]) -> str:
@@ -65,7 +60,7 @@ async def test_a_value_that_expires(call: Any, base: str) -> None:
     async def gone() -> bool:
         return (await call("GET", f"{base}/state/s")).status == 204
 
-    await until(gone)
+    await eventually(gone)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +120,7 @@ async def test_a_reminder_fires(call: Any, base: str) -> None:
     async def fired() -> bool:
         return (await call("GET", f"{base}/reminders/now")).status == 404
 
-    await until(fired)
+    await eventually(fired)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +172,7 @@ async def test_a_timer_calls_a_method(call: Any, base: str) -> None:
         answer = await call("GET", f"{base}/state/count")
         return bool(answer.status == 200 and answer.json == 10)
 
-    await until(counted)
+    await eventually(counted)
     assert (await call("PUT", f"{base}/timers/t", '{"dueTime": "1h", "callback": "add"}')).status == 204
     for _ in range(2):
         assert (await call("DELETE", f"{base}/timers/t")).status == 204

@@ -11,7 +11,6 @@ import os
 import random
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -49,6 +48,7 @@ from perdure.testing.store_contract import (
 )
 from tests.servers.postgres import PostgresServer, pooler, postgres_server, replica
 from tests.servers.proxy import CuttingProxy, Way
+from tests.waiting import eventually
 
 _schemas = count(1)
 TIMEOUT = 40.0
@@ -116,18 +116,6 @@ async def own(store: PostgresStore, *commits: Commit) -> None:
     await again(lambda: store.take(ALL, FENCE))
     if commits:
         assert list(await again(lambda: store.commit(commits))) == [COMMITTED] * len(commits)
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + TIMEOUT
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {TIMEOUT:g} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 # --- crashes -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from typing import Any
@@ -50,6 +49,7 @@ from perdure.testing.store_contract import (
 )
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.statestore import test_equivalence as equivalence
+from tests.waiting import eventually
 
 _schemas = count(1)
 TIMEOUT = 30.0
@@ -89,16 +89,6 @@ async def store(opened: Callable[..., PostgresStore]) -> PostgresStore:
     store = opened()
     await store.take(ALL, FENCE)
     return store
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + TIMEOUT
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {TIMEOUT:g} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 # --- the schema ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from perdure.statestore.socket import SocketStore, StoreServer, messages
 from perdure.statestore.socket.frames import LONGEST, Frames
 from perdure.statestore.sqlite.store import SqliteStore
 from perdure.testing.store_contract import ALL, FENCE, PARTITIONS, actor_id, put, version
+from tests.waiting import eventually
 
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 30.0
@@ -36,13 +37,6 @@ async def served(store: MemoryStore | SqliteStore, folder: Path) -> AsyncIterato
     finally:
         await server.stop()
         await store.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 async def sent(client: SocketStore, *batch: Commit) -> asyncio.Task[Sequence[CommitResult]]:
@@ -291,7 +285,7 @@ async def test_a_lost_server(tmp_path: Path) -> None:
     client.on_lost(told.append)
     await client.take(ALL, FENCE)
     asked = [asyncio.create_task(client.commit([put(actor_id(str(n)))])) for n in range(3)]
-    await until(lambda: store.batches)
+    await eventually(lambda: store.batches)
     for connection in list(server._clients):
         connection.abort()
     for one in asked:
@@ -302,7 +296,7 @@ async def test_a_lost_server(tmp_path: Path) -> None:
     assert len(told) == 1
     late: list[str] = []
     client.on_lost(late.append)
-    await until(lambda: late)
+    await eventually(lambda: late)
     await client.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await client.health()
@@ -322,16 +316,16 @@ async def test_a_server_that_stops(tmp_path: Path) -> None:
     client.on_lost(told.append)
     await client.take(ALL, FENCE)
     commit = asyncio.create_task(client.commit([put(actor_id())]))
-    await until(lambda: store.batches)
+    await eventually(lambda: store.batches)
     stopping = asyncio.create_task(server.stop())
-    await until(lambda: not server.path.exists())
+    await eventually(lambda: not server.path.exists())
     with pytest.raises(StoreUnavailable, match="stopping"):
         await client.load(actor_id())
     store.gate.set()
     await stopping
     await server.stop()
     assert list(await commit) == [COMMITTED]
-    await until(lambda: told)
+    await eventually(lambda: told)
     with pytest.raises(ConfigurationError, match="nobody serves"):
         SocketStore(str(server.path))
     await client.close()
@@ -374,7 +368,7 @@ async def test_leases_go_with_their_connection(tmp_path: Path) -> None:
         assert await other.acquire() is None
         await lease.write(b"value")
         await one.close()
-        await until(lambda: server.clients == 1)
+        await eventually(lambda: server.clients == 1)
         later = await other.acquire()
         assert later is not None
         assert later > term
@@ -514,7 +508,7 @@ async def test_processes_that_die_while_they_write(tmp_path: Path) -> None:
 
         jobs = [asyncio.to_thread(run, name, at) for name, at in (("a", None), ("b", 20), ("c", 90))]
         assert await asyncio.gather(*jobs) == [0, -9, -9]
-        await until(lambda: server.clients == 0)
+        await eventually(lambda: server.clients == 0)
     store = SqliteStore(str(path))
     for name, acknowledged in counts.items():
         page = await store.keys(ActorId("contract.Type", name), "history-")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure import App, Node, RuntimeStatus, WorkflowClient, WorkflowState
+from perdure import App, Node
 from perdure.statestore import open_store
+from tests import waiting
 from tests.cli.conftest import perdure
 from tests.servers.postgres import postgres_server
 from tests.servers.redis import redis_server
@@ -68,45 +67,13 @@ def place(request: pytest.FixtureRequest) -> Place:
     return Place(request.getfixturevalue(f"{request.param}_url"))
 
 
-async def _eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    end = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {PATIENCE:g} s: {what}"
-        await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def eventually() -> Any:
-    """`await eventually(lambda: …)`: returns the condition's value when it is true."""
-    return _eventually
-
-
 @pytest.fixture
 def until_status() -> Any:
     """`await until_status(client, id, status)`: the state once it has that status."""
-
-    async def wait(client: WorkflowClient, instance_id: str, status: RuntimeStatus) -> WorkflowState:
-        async def look() -> WorkflowState | None:
-            state = await client.get_workflow_state(instance_id)
-            return state if state is not None and state.runtime_status is status else None
-
-        state: WorkflowState = await _eventually(look, f"{instance_id} being {status}")
-        return state
-
-    return wait
+    return waiting.until_status
 
 
 @pytest.fixture
 def run() -> Any:
     """`await run(client, workflow, input)`: the state in which it ended."""
-
-    async def go(client: WorkflowClient, workflow: Any, input: Any = None, **options: Any) -> WorkflowState:
-        id = await client.schedule_new_workflow(workflow, input=input, **options)
-        return await client.wait_for_workflow_completion(id, timeout=PATIENCE)
-
-    return go
+    return waiting.run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from perdure import App, Node, WorkflowContext
 from perdure.statestore.contract import Commit
 from perdure.statestore.memory import MemoryStore
 from tests.cli.nodes import Nodes, running
+from tests.waiting import eventually
 
 
 def shop() -> App:
@@ -92,13 +93,6 @@ async def read(node: Node, **headers: str) -> Page:
 async def serve(**options: Any) -> AsyncIterator[Node]:
     async with shop().serve(store="memory://", http_port=0, **options) as node:
         yield node
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.002)
 
 
 async def ended(node: Node, workflow: str, input: Any = None) -> None:
@@ -178,7 +172,7 @@ async def test_a_store_that_gives_no_answer() -> None:
     async with shop().serve(store=store, http_port=0) as node:
         gone = True
         start = asyncio.create_task(node.client.schedule_new_workflow("waits"))
-        await until(lambda: node.runtime.committer.trouble)
+        await eventually(lambda: node.runtime.committer.trouble)
         page = await read(node)
         assert page("perdure_store_available") == page("perdure_ready") == 0
         assert page("perdure_store_retries_total") >= 1
