@@ -9,30 +9,23 @@ from typing import TYPE_CHECKING, Any
 from perdure.actors.activation import Activation, Phase
 from perdure.actors.messages import Message
 from perdure.actors.turn import Turn
-from perdure.errors import (
-    CorruptState,
-    InstanceNotFound,
-    InvalidState,
-    LoopBlocked,
-    Moved,
-    NotRegistered,
-    PerdureError,
-    StoreError,
-)
+from perdure.errors import CorruptState, LoopBlocked, Moved, StoreError
 from perdure.logs import fields
 from perdure.statestore.contract import Snapshot
-from perdure.workflow import controls, stall, transfer
+from perdure.workflow import stall, transfer
 from perdure.workflow.events import ChildScheduled
 from perdure.workflow.executor import Run
-from perdure.workflow.instance import Instance, UnreadableHistory, describe
+from perdure.workflow.instance import Instance, UnreadableHistory
 from perdure.workflow.outbox import Outbox
-from perdure.workflow.rebuild import rebuild
+from perdure.workflow.purge import purge
+from perdure.workflow.rebuild import rebuild_behaviour
 from perdure.workflow.recovery import DEATH_LIMIT
 from perdure.workflow.requests import Cancel, Purge, Raise, Restore, Start, Wait
 from perdure.workflow.stall import Stalled
 from perdure.workflow.state import RuntimeStatus, WorkflowState
 from perdure.workflow.suspicion import Suspicion
 from perdure.workflow.unreadable import Unreadable
+from perdure.workflow.waiters import told
 from perdure.workflow.work import CONTROL, Work
 
 if TYPE_CHECKING:
@@ -174,7 +167,7 @@ class WorkflowBehaviour:
             # This turn was not one of the code: the step that was to follow has been used up by it.
             self.activation.wake()
         if self.waiters:
-            self._tell_waiters()
+            self.waiters = told(self.waiters, self.instance)
         if self.engine.replay_check.wants(self, turn):
             self.engine.replay_check.start(self)
 
@@ -364,7 +357,7 @@ class WorkflowBehaviour:
         except Stalled as stalled:
             self._stalled = stalled
         except LoopBlocked as error:
-            # As in `_rebuild_run`.
+            # As in `rebuild_behaviour`.
             self._stalled = Stalled(stall.BLOCKED, str(error))
         except Exception as error:
             if not taking:
@@ -392,7 +385,7 @@ class WorkflowBehaviour:
     def _apart(self, message: Message) -> Turn | Coroutine[Any, Any, Turn | None]:
         self.activation.mailbox.remove(message)
         if type(message.body) is Purge:
-            return self._purge(message)
+            return purge(self, message)
         turn = self.activation.begin([message])
         transfer.restore(Work(self, turn, taking=False), message)
         return turn
@@ -489,45 +482,10 @@ class WorkflowBehaviour:
 
     def _rebuild(self, instance: Instance) -> None:
         self._rebuilding = True
-        self.engine.clock.spawn(self._rebuild_run(instance))
+        self.engine.clock.spawn(rebuild_behaviour(self, instance))
 
-    async def _rebuild_run(self, instance: Instance) -> None:
-        wanted = self.suspicion.admitted and self.suspicion.code_proven and self.wants_code(instance)
-        try:
-            run = await self._rebuilt_run(instance, wanted)
-        except NotRegistered as error:
-            self._rebuilt(instance, None, Stalled(stall.UNREGISTERED, error.message))
-        except CorruptState as error:
-            self._rebuilt(instance, None, Stalled(stall.UNREADABLE, error.message))
-        except Stalled as error:
-            self._rebuilt(instance, None, error)
-        except LoopBlocked as error:
-            # It is raised from another thread, and may arrive when the code that it is meant for has just ended. Were
-            # it to end this task, the instance would take messages and never go on.
-            self._rebuilt(instance, None, Stalled(stall.BLOCKED, str(error)))
-        except Exception as error:
-            log.exception("rebuild.failed", extra=fields(instance=instance.actor.id))
-            self._rebuilt(instance, None, Stalled(stall.INTERNAL, repr(error)))
-        else:
-            self._rebuilt(instance, run, None)
-
-    async def _rebuilt_run(self, instance: Instance, wanted: bool) -> Run | None:
-        """`rebuild`, however long the store takes to answer."""
-        attempt = 0
-        while True:
-            try:
-                return await rebuild(
-                    self.engine, instance, code=wanted, alive=lambda: self.instance is instance
-                )
-            except StoreError as error:
-                attempt += 1
-                if attempt == 1:
-                    log.warning("rebuild.waits", extra=fields(instance=instance.actor.id, reason=error))
-                await self.engine.clock.sleep(min(0.05 * 2 ** min(attempt, 8), 5.0))
-            if self.instance is not instance:
-                return None
-
-    def _rebuilt(self, instance: Instance, run: Run | None, stalled: Stalled | None) -> None:
+    def rebuilt(self, instance: Instance, run: Run | None, stalled: Stalled | None) -> None:
+        """What the rebuilding of this instance has led to: its code as it was, or why it cannot go on."""
         if self.instance is not instance:
             if run is not None:
                 run.close()
@@ -545,59 +503,12 @@ class WorkflowBehaviour:
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
-    async def _purge(self, message: Message) -> Turn | None:
-        """Reads the whole history for its children: only the store has it."""
-        instance = self.instance
-        body: Purge = message.body
-        turn = self.activation.begin([message])
-        if instance is not None and message.identity is not None and instance.meta.knows(message.identity):
-            # It came again, as its answer was lost; or late: what is here now began after that purge.
-            turn.answers.append((message.answer, True))
-            return turn
-        if instance is None or instance.purged or (body.start_id and instance.meta.start_id != body.start_id):
-            turn.answers.append((message.answer, True if body.start_id else InstanceNotFound()))
-            if instance is None and body.start_id:
-                controls.bury(Work(self, turn, taking=False), body.start_id)
-            return turn
-        if not instance.finished and not body.force:
-            status = instance.meta.status
-            refusal = f"only a finished instance can be purged; this one is {status}: terminate it"
-            turn.answers.append((message.answer, InvalidState(refusal)))
-            return turn
-        children: list[ChildScheduled] = []
-        try:
-            if body.recursive:
-                async for _, event in self.engine.history(self.activation.actor):
-                    if isinstance(event, ChildScheduled):
-                        children.append(event)
-        except PerdureError as error:
-            # Whoever forces it away does so although its children cannot be read.
-            if not (body.force and isinstance(error, CorruptState)):
-                message.answer(error)
-                return None
-        controls.purge(Work(self, turn, taking=False), message, children)
-        return turn
-
     def wait(self, message: Message) -> None:
         """The instance is as this `Wait` finds it; it is answered now, or when it has come so far."""
         if self.activation.phase is Phase.GONE:
             message.answer(Moved())
             return
-        self.waiters.append(message)
-        self._tell_waiters()
-
-    def _tell_waiters(self) -> None:
-        instance = self.instance
-        waiting: list[Message] = []
-        for message in self.waiters:
-            body: Wait = message.body
-            if instance is None or instance.purged:
-                message.answer(InstanceNotFound())
-            elif instance.finished or (body.until == "started" and instance.meta.started):
-                message.answer(describe(instance.row()))
-            else:
-                waiting.append(message)
-        self.waiters = waiting
+        self.waiters = told([*self.waiters, message], self.instance)
 
 
 def _unmatched(message: Message) -> bool:

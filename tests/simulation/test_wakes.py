@@ -10,7 +10,7 @@ from perdure.actors.activation import Activation
 from perdure.actors.host import SWEEP_TICKS, TICK
 from perdure.actors.messages import Message
 from perdure.errors import LoopBlocked
-from perdure.workflow import orchestrator
+from perdure.workflow import rebuild as rebuilding
 from perdure.workflow.requests import Raise, Start
 from perdure.workflow.state import RuntimeStatus
 from perdure.workflow.work import Work
@@ -86,14 +86,14 @@ def test_a_replay_that_is_interrupted_too_late_does_not_leave_its_instance_behin
         node = await idle(world)
         host, actor = node.runtime.host, node.runtime.engine.actor("i")
         assert host.evict(host.activations[actor])
-        rebuild = orchestrator.rebuild
+        rebuild = rebuilding.rebuild
 
         async def interrupted(*args: Any, **options: Any) -> Any:
-            monkeypatch.setattr(orchestrator, "rebuild", rebuild)
+            monkeypatch.setattr(rebuilding, "rebuild", rebuild)
             await rebuild(*args, **options)
             raise LoopBlocked
 
-        monkeypatch.setattr(orchestrator, "rebuild", interrupted)
+        monkeypatch.setattr(rebuilding, "rebuild", interrupted)
         await node.ask(lambda c: c.raise_event("i", EVENT.name, EVENT.data))
         row = world.server.memory.actors[actor].row
         await until(world, lambda: (row := world.server.memory.actors[actor].row) and row.status == "stalled")
