@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -22,7 +21,7 @@ from perdure import (
     WorkflowContext,
 )
 from perdure.statestore import MemoryStore
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 PATIENCE = 30.0
 Began = list[str]
@@ -42,9 +41,7 @@ def far(began: Began, ended: Began) -> App:
     @app.activity
     def in_thread(ctx: ActivityContext) -> None:
         began.append("in_thread")
-        nap = threading.Event()
-        while not ctx.cancelled:
-            nap.wait(0.001)
+        until(lambda: ctx.cancelled)
         ended.append(ctx.cancel_reason)
 
     @app.activity(heartbeat_timeout=timedelta(milliseconds=200))

@@ -21,6 +21,7 @@ from perdure import (
     WorkflowContext,
 )
 from perdure.payload import LIMIT
+from tests.waiting import until
 
 SOON = timedelta(milliseconds=50)
 LATE = timedelta(minutes=5)
@@ -39,9 +40,7 @@ def kinds(app: App, seen: list[str]) -> None:
 
     @app.activity
     def in_thread(ctx: ActivityContext) -> None:
-        nap = threading.Event()
-        while not ctx.cancelled:
-            nap.wait(0.001)
+        until(lambda: ctx.cancelled)
         seen.append(f"{ctx.attempt} {ctx.cancel_reason}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +23,7 @@ from perdure import (
 )
 from perdure.errors import AlreadyExists, InvalidInput, InvalidState, KeyReused, PayloadTooLarge
 from perdure.payload import LIMIT
+from tests.waiting import until
 
 AT_ONCE = RetryPolicy(first_retry_interval=timedelta(0), max_number_of_attempts=3)
 
@@ -51,9 +51,7 @@ def shop(seen: list[Any] | None = None, name: str = "shop") -> App:
     @app.activity
     def endless_thread(ctx: ActivityContext) -> None:
         told.append("began")
-        nap = threading.Event()
-        while not ctx.cancelled:
-            nap.wait(0.001)
+        until(lambda: ctx.cancelled)
         told.append(f"told: {ctx.cancelled} {ctx.cancel_reason}")
 
     @app.activity(heartbeat_timeout=timedelta(milliseconds=200), retry_policy=AT_ONCE)
