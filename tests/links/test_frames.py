@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import runpy
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -35,6 +37,18 @@ def test_frames_come_through_however_they_are_cut(
     parser = ws.Parser(masked=mask, limit=LIMIT)
     got = [(opcode, bytes(payload)) for piece in pieces(data, cuts) for opcode, payload in parser.feed(piece)]
     assert got == sent
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1000])
+def test_masks_are_the_same_without_the_one_written_in_c(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A release of aiohttp may have it elsewhere."""
+    monkeypatch.setitem(sys.modules, "aiohttp._websocket.helpers", None)
+    plain = runpy.run_path(str(ws.__file__))["websocket_mask"]
+    assert plain.__module__ != ws.websocket_mask.__module__
+    ours, theirs = (bytearray(b"\x07" * size) for _ in range(2))
+    plain(b"\x00\x01\xfe\xff", ours)
+    ws.websocket_mask(b"\x00\x01\xfe\xff", theirs)
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("mask", [True, False])

@@ -11,7 +11,7 @@ from perdure.errors import InvalidInput
 try:
     # Written in C: fifty times as fast. Not among aiohttp's public names.
     from aiohttp._websocket.helpers import websocket_mask
-except ImportError:  # pragma: no cover - another release of aiohttp
+except ImportError:  # Another release of aiohttp.
 
     def websocket_mask(mask: bytes, data: bytearray) -> None:
         size = len(data)
