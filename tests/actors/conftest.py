@@ -19,6 +19,7 @@ from perdure.placement.hashing import partition_of
 from perdure.statestore.committer import Committer
 from perdure.statestore.contract import ActorId, Commit, CommitResult, Fence, Taken, TypePartition
 from perdure.statestore.memory import MemoryStore
+from tests.actors.peers_use import Cluster
 
 A = TypeVar("A", bound=Actor)
 
@@ -285,3 +286,11 @@ def new_store() -> type[TestStore]:
 @pytest.fixture
 def rig_class() -> type[Rig]:
     return Rig
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    for node in cluster.nodes:
+        await node.stop()

@@ -14,6 +14,7 @@ from perdure import App, Node
 from perdure.statestore.contract import ActorId, Commit, CommitResult
 from perdure.statestore.memory import MemoryStore
 from tests import waiting
+from tests.engine.limits_use import Meter
 
 
 class Recording:
@@ -141,3 +142,8 @@ def until_status() -> Any:
 def run() -> Any:
     """`await run(client, workflow, input)`: the state in which it ended."""
     return waiting.run
+
+
+@pytest.fixture
+def meter() -> Meter:
+    return Meter()
