@@ -1,21 +1,17 @@
-"""How tests use a store over Redis: `opened` as a fixture, to be imported; and waiting."""
+"""How tests use a store over Redis: `opened` as a fixture, to be imported; servers, fixtures to be imported."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator
+from typing import Protocol
 
+import pytest
 import pytest_asyncio
 
-from perdure.errors import StoreUnavailable
 from perdure.statestore import open_store
 from perdure.statestore.redis.store import RedisStore
 from perdure.testing.store_contract import PARTITIONS
-
-T = TypeVar("T")
-
-PATIENCE = 60.0
+from tests.servers.redis import RedisServer
 
 
 class Opened(Protocol):
@@ -38,24 +34,15 @@ async def opened() -> AsyncIterator[Opened]:
         await store.close()
 
 
-async def eventually(ask: Callable[[], Awaitable[T]]) -> T:
-    """The first answer that is not `StoreUnavailable`."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while True:
-        try:
-            return await ask()
-        except StoreUnavailable:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(0.02)
+@pytest.fixture
+def server(shared_redis: RedisServer) -> RedisServer:
+    return shared_redis
 
 
-async def until(true: Callable[[], object], what: str) -> None:
-    """Returns when a state is reached."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not true():
-        assert asyncio.get_running_loop().time() < deadline, what
-        await asyncio.sleep(0.01)
+@pytest.fixture
+def clean(server: RedisServer) -> RedisServer:
+    server.command("FLUSHALL")
+    return server
 
 
 def watched(store: RedisStore) -> list[str]:

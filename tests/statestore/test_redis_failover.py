@@ -25,7 +25,9 @@ from perdure.testing.store_contract import (
     write,
 )
 from tests.servers.redis import RedisCluster, redis_cluster, redis_watched
-from tests.statestore.redis_use import Opened, eventually, opened, until, watched
+from tests.statestore.asking import again
+from tests.statestore.redis_use import Opened, opened, watched
+from tests.waiting import eventually
 
 __all__ = ["opened"]
 
@@ -58,7 +60,7 @@ class Chain:
     async def go_on(self) -> None:
         """One more commit, however often it has to be tried."""
         commit = self.next()
-        assert list(await eventually(lambda: self.store.commit([commit]))) == [COMMITTED]
+        assert list(await again(lambda: self.store.commit([commit]))) == [COMMITTED]
         self.last, self.length = commit.version, self.length + 1
 
     async def check(self) -> None:
@@ -239,12 +241,12 @@ async def test_a_node_is_away(opened: Opened) -> None:
         with pytest.raises(StoreUnavailable):
             await store.health()
         rest = [commit for commit in batch if commit.actor in there]
-        assert list(await eventually(lambda: store.commit(rest))) == [COMMITTED] * len(rest)
+        assert list(await again(lambda: store.commit(rest))) == [COMMITTED] * len(rest)
         assert reasons == []
         gone.start()
-        assert list(await eventually(lambda: store.commit(batch))) == [COMMITTED] * len(batch)
+        assert list(await again(lambda: store.commit(batch))) == [COMMITTED] * len(batch)
         assert reasons == []
-        await eventually(store.health)
+        await again(store.health)
 
 
 @pytest.mark.parametrize("ends", ["", "0"])
@@ -283,14 +285,14 @@ async def test_a_replica_takes_over(opened: Opened, lags: bool) -> None:
             await store.load(first.actor)
             return list(reasons)
 
-        assert len(await eventually(told)) == lags
+        assert len(await again(told)) == lags
         for chain in chains:
             await chain.go_on()
             await chain.check()
         assert len(reasons) == lags
         if not lags:
             primary.start()
-            await until(
+            await eventually(
                 lambda: primary.info("replication")["role"] == "slave", "the old primary is a replica"
             )
             for chain in chains:
@@ -323,5 +325,5 @@ async def test_a_slot_that_moved_and_was_lost(opened: Opened) -> None:
             await store.load(chain.actor)
             return list(reasons)
 
-        assert len(await eventually(told)) == 1
+        assert len(await again(told)) == 1
         assert await store.load(chain.actor) is None

@@ -14,7 +14,8 @@ from perdure.errors import StoreUnavailable
 from perdure.statestore import COMMITTED, ActorId, Commit, CommitResult, InstanceFilter
 from perdure.testing.store_contract import ALL, FENCE, TYPE, actor_id, all_keys, put, reminder, row
 from tests.servers.redis import redis_server
-from tests.statestore.redis_use import Opened, eventually, opened, watched
+from tests.statestore.asking import again
+from tests.statestore.redis_use import Opened, opened, watched
 
 __all__ = ["opened"]
 
@@ -69,7 +70,7 @@ async def test_kills_under_load(opened: Opened) -> None:
             await asyncio.sleep(random.uniform(0.05, 0.4))
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
-            await eventually(store.health)
+            await again(store.health)
         stop = True
         await asyncio.gather(*workers)
         assert unanswered > 0
