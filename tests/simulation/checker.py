@@ -1,4 +1,8 @@
-"""Looks on at every write, message and answer, and says at once what must never happen."""
+"""Looks on at every write, message and answer, and says at once what must never happen.
+
+What holds of a partition, a commit, a message and a run is here; what holds of a history in `history_rules`, of what is
+owed to others in `outbox_rules`, of all keys of an instance in `whole_rules`, of one that is run again in `kept`.
+"""
 
 from __future__ import annotations
 
@@ -11,71 +15,29 @@ from perdure.actors.messages import Message
 from perdure.errors import AlreadyExists, InstanceNotFound, InvalidState, PerdureError, Unavailable
 from perdure.placement.hashing import partition_of
 from perdure.statestore.contract import ActorId, Commit, Fence, Refused, Taken, TypePartition
-from perdure.statestore.memory import ActorRecord, MemoryStore
+from perdure.statestore.memory import MemoryStore
 from perdure.workflow import metadata, stall
 from perdure.workflow.events import (
-    CancelRequested,
-    ChildCompleted,
-    ChildFailed,
-    ChildScheduled,
-    DetachedScheduled,
-    Event,
-    EventRaised,
-    EventSent,
-    ExecutionCompleted,
-    ExecutionResumed,
-    ExecutionStarted,
-    ExecutionSuspended,
-    ExecutionTerminated,
-    TaskCancelled,
     TaskCompleted,
     TaskFailed,
-    TaskScheduled,
-    TimerCreated,
-    TimerFired,
 )
-from perdure.workflow.executor import Instance as RunInstance
-from perdure.workflow.executor import NonDeterminism
-from perdure.workflow.keys import START
-from perdure.workflow.receipts import ACCEPTED
-from perdure.workflow.replay import Replay
 from perdure.workflow.requests import (
     ActivityDone,
     ActivityRequest,
-    Cancel,
     ChildDone,
-    Outgoing,
     Raise,
     Restore,
     Start,
     Terminate,
-    TimerDue,
-    Waiting,
 )
-from perdure.workflow.run import InProcessExecutor
-from tests.simulation import kept
+from tests.simulation import history_rules, kept, outbox_rules, whole_rules
 from tests.simulation.ledger import TaskKey
 from tests.simulation.loop import SimLoop, Violation
 from tests.simulation.process import Process
-from tests.simulation.programs import REGISTRIES
 from tests.simulation.shadow import Change, Shadow, token_of
 
 #: One in how many commits has its history replayed.
 REPLAYED = 10
-
-_DECISIONS = (
-    TaskScheduled,
-    TaskCancelled,
-    TimerCreated,
-    ChildScheduled,
-    DetachedScheduled,
-    EventSent,
-    ExecutionCompleted,
-)
-#: Failures that no activity reported itself.
-_ENGINE_FAILURES = ("CrashedProcess", "ActivityNotRegistered")
-#: Those of a node, while the activity runs still.
-_TIME_LIMITS = ("ActivityTimeout", "HeartbeatTimeout")
 
 Trace = Callable[..., None]
 
@@ -227,12 +189,12 @@ class Checker:
         self._note_settled(shadow, commit, change)
         self._apply(shadow, commit, change)
         record = self.memory.actors[actor]
-        self._whole(shadow, record)
+        whole_rules.whole(self, shadow, record)
         self.require(
             record.recover == shadow.owes, "`recover` is not what is owed", actor, record.recover
         )  # 4
         if shadow.history and self.rng.randrange(REPLAYED) == 0:
-            self.replay(shadow)
+            whole_rules.replay(self, shadow)
 
     def _user_committed(self, commit: Commit) -> None:
         removal = commit.reset and not commit.put
@@ -274,7 +236,7 @@ class Checker:
             shadow.inbox.pop(number, None)
         for number in change.settled_outbox:
             self.require(number in shadow.outbox, "an outbox key was deleted twice", commit.actor, number)
-            self._settled(shadow, shadow.outbox.pop(number))
+            outbox_rules.settled(self, shadow, shadow.outbox.pop(number))
         rerun = self.reruns.get(commit.actor)
         again = rerun is not None and meta.start_id not in self.created
         if again:
@@ -283,15 +245,15 @@ class Checker:
         if again and rerun is not None and rerun.number is not None:
             kept.check(self, rerun, shadow, change)
         else:
-            self._history(shadow, change, kept_inbox, old.turn if old is not None else 0)
+            history_rules.history(self, shadow, change, kept_inbox, old.turn if old is not None else 0)
         for number, body in change.inbox:
-            self._received(shadow, number, body)
+            history_rules.received(self, shadow, number, body)
         for number, entry in change.outbox:
             self.require(
                 commit.reset or number not in shadow.outbox, "an outbox key was written twice", number
             )
             shadow.outbox[number] = entry
-            self._outgoing(entry.body)
+            outbox_rules.outgoing(self, entry.body)
         self._life(shadow, old)
 
     def _accepted(self, shadow: Shadow, commit: Commit, change: Change) -> None:
@@ -309,7 +271,7 @@ class Checker:
         kept = {number for number, _ in change.outbox}
         for number, entry in shadow.outbox.items():
             if number not in kept:
-                self._settled(shadow, entry)
+                outbox_rules.settled(self, shadow, entry)
         shadow.clear()
         shadow.reset_at = self.loop.now
 
@@ -360,302 +322,6 @@ class Checker:
             shadow.active_since = None if shadow.purged or shadow.finished else self.loop.now
             if actor in old:
                 shadow.gone = old[actor].gone | set(old[actor].tokens)
-
-    # --- history -----------------------------------------------------------------------------------------------------
-
-    def _history(
-        self, shadow: Shadow, change: Change, inbox: dict[int, Waiting], last_turn: int
-    ) -> None:  # 7
-        meta = shadow.meta
-        assert meta is not None
-        decided = False
-        for number, event in change.history:
-            self.require(number == len(shadow.history), "history numbers have a gap", shadow.actor, number)
-            self.require(
-                event.at == meta.turn > last_turn, "a turn's time is not its own", shadow.actor, event
-            )
-            self.require(
-                (number == 0) == isinstance(event, ExecutionStarted),
-                "the first event is not the start",
-                shadow.actor,
-                event,
-            )
-            self.require(
-                not shadow.history or not isinstance(shadow.history[-1], ExecutionCompleted),
-                "an event follows the end",
-                shadow.actor,
-                event,
-            )
-            decided = decided or isinstance(event, _DECISIONS)
-            self.require(isinstance(event, _DECISIONS) or not decided, "an arrival follows a decision", event)
-            self._event(shadow, event, change, inbox)
-            shadow.note(event)
-
-    def _event(self, shadow: Shadow, event: Event, change: Change, inbox: dict[int, Waiting]) -> None:
-        meta, actor = shadow.meta, shadow.actor
-        assert meta is not None
-        match event:
-            case ExecutionStarted():
-                self.require(event.start_id == meta.start_id, "another start id", actor)
-                self.require(event.execution_id == meta.execution_id, "another execution id", actor)
-                # What is terminated before its time has its start in its history all the same.
-                ended = any(
-                    isinstance(each, ExecutionTerminated | CancelRequested) for _, each in change.history
-                )
-                in_time = ended or event.at >= (event.scheduled or 0)
-                self.require(in_time, "it began before its time", actor, event)
-            case TaskScheduled():
-                self._next(shadow, event.id)
-                key = TaskKey(actor.id, meta.execution_id, event.id, event.nonce)
-                self.scheduled.add(key)
-                if event.name == "nowhere":
-                    self.nowhere.add(key)
-            case TimerCreated():
-                self._next(shadow, event.id)
-            case ChildScheduled() | DetachedScheduled():
-                self._next(shadow, event.id)
-                self.starts.add(event.start_id)
-            case EventSent():
-                self._next(shadow, event.id)
-                self.sent.add(token_of(event.data))
-            case TaskCompleted() | TaskFailed():
-                self._task_ends(shadow, event, change, inbox)
-            case ChildCompleted() | ChildFailed():
-                self._child_ends(shadow, event)
-            case TimerFired():
-                timer = shadow.timers.get(event.id)
-                self.require(timer is not None, "a timer fired that was not set", actor, event)
-                assert timer is not None
-                self.require(event.at >= timer.fire_at, "a timer fired early", actor, event)
-            case EventRaised():
-                self._raised(shadow, event, change, inbox)
-            case ExecutionTerminated():
-                asked = actor.id in self.terminated or meta.start_id in self.cascades
-                self.require(asked, "terminated, and nobody asked for it", actor)
-            case CancelRequested():
-                asked = actor.id in self.cancelled or meta.start_id in self.let_go
-                self.require(asked, "cancelled, and nobody asked for it", actor)
-            case TaskCancelled():
-                task = shadow.open.get(event.id)
-                if isinstance(task, TaskScheduled):
-                    self.dropped.add(TaskKey(actor.id, meta.execution_id, task.id, task.nonce))
-            case ExecutionCompleted():
-                self.require(event.status == meta.status, "the end is not the status", actor)
-                if event.status == "terminated":
-                    for task in shadow.open.values():
-                        if isinstance(task, TaskScheduled):
-                            self.dropped.add(TaskKey(actor.id, meta.execution_id, task.id, task.nonce))
-                self.results.setdefault(meta.start_id, []).append(event.result)
-            case ExecutionSuspended() | ExecutionResumed():
-                pass
-
-    def _next(self, shadow: Shadow, id: int) -> None:
-        self.require(id >= shadow.next_task, "a task id was used twice", shadow.actor, id)
-        shadow.next_task = id + 1
-
-    def _task_ends(
-        self, shadow: Shadow, event: TaskCompleted | TaskFailed, change: Change, inbox: dict[int, Waiting]
-    ) -> None:  # 6
-        task = shadow.open.get(event.id)
-        self.require(
-            isinstance(task, TaskScheduled), "an activity completed that is not open", shadow.actor, event
-        )
-        assert isinstance(task, TaskScheduled)
-        assert shadow.meta is not None
-        key = TaskKey(shadow.actor.id, shadow.meta.execution_id, event.id, task.nonce)
-        if isinstance(event, TaskFailed) and event.failure.type in _TIME_LIMITS:
-            self.dropped.add(key)
-        own = isinstance(event, TaskCompleted) or event.failure.type not in (*_ENGINE_FAILURES, *_TIME_LIMITS)
-        self.require(not own or key in self.ended_runs, "a result that no activity gave", shadow.actor, event)
-        if not own and key not in self.nowhere | self.dropped:
-            self.crashed.add(shadow.actor.id)
-            self.convicted.add(shadow.actor.id)
-        for number, body in inbox.items():
-            if isinstance(body, ActivityDone) and body.task_id == event.id:
-                self.require(number in change.deleted_inbox, "an inbox key was not deleted", shadow.actor)
-        self.completed.add((shadow.meta.execution_id, event.id))
-
-    def _child_ends(self, shadow: Shadow, event: ChildCompleted | ChildFailed) -> None:  # 6
-        task = shadow.open.get(event.id)
-        self.require(
-            isinstance(task, ChildScheduled), "a child completed that is not open", shadow.actor, event
-        )
-        assert isinstance(task, ChildScheduled)
-        if isinstance(event, ChildCompleted):
-            found = event.result in self.results.get(task.start_id, ())
-            self.require(found, "a result that the child did not give", shadow.actor, event)
-
-    def _raised(
-        self, shadow: Shadow, event: EventRaised, change: Change, inbox: dict[int, Waiting]
-    ) -> None:  # 6
-        token = token_of(event.data)
-        place = shadow.tokens.get(token)
-        self.require(place != "history", "an event twice in a history", shadow.actor, token)
-        if place == "inbox":
-            deleted = any(
-                isinstance(body, Raise) and token_of(body.data) == token and number in change.deleted_inbox
-                for number, body in inbox.items()
-            )
-            self.require(deleted, "an event consumed and left in the inbox", shadow.actor, token)
-        else:
-            self._new_token(shadow, token)
-        shadow.tokens[token] = "history"
-
-    def _new_token(self, shadow: Shadow, token: str) -> None:
-        if token.startswith("send:"):
-            self.require(token in self.sent, "an event was sent before it was decided", shadow.actor, token)
-        self.require(
-            token not in shadow.gone or self.rolled_back, "an event was accepted twice", shadow.actor, token
-        )
-
-    def _received(self, shadow: Shadow, number: int, body: Waiting) -> None:
-        self.require(number not in shadow.inbox, "an inbox key was written twice", shadow.actor, number)
-        meta = shadow.meta
-        assert meta is not None
-        match body:
-            case Raise():
-                token = token_of(body.data)
-                self.require(token not in shadow.tokens, "an event received twice", shadow.actor, token)
-                if token in shadow.gone:
-                    # Carried over by continue-as-new: it was in the history or inbox that the reset replaced.
-                    self.require(
-                        meta.generation > 1 or self.rolled_back,
-                        "an event was accepted twice",
-                        shadow.actor,
-                        token,
-                    )
-                    shadow.gone.discard(token)
-                else:
-                    self._new_token(shadow, token)
-                shadow.tokens[token] = "inbox"
-            case ActivityDone() | ChildDone():
-                task = shadow.open.get(body.task_id)
-                match_ = (
-                    task is not None and task.nonce == body.nonce and body.execution_id == meta.execution_id
-                )
-                self.require(match_, "a completion was received that matches nothing", shadow.actor, body)
-                twice = any(
-                    type(other) is type(body) and other.task_id == body.task_id
-                    for other in shadow.inbox.values()  # type: ignore[union-attr]
-                )
-                self.require(not twice, "a completion was received twice", shadow.actor, body)
-            case TimerDue():
-                self.require(body.task_id in shadow.timers, "a timer was received twice", shadow.actor, body)
-            case Start():
-                pass
-        shadow.inbox[number] = body
-
-    def _outgoing(self, body: object) -> None:
-        """An outbox key is a decision too: it outlives the history that took it."""
-        match body:
-            case Terminate():
-                self.cascades.add(body.start_id)
-            case Cancel():
-                self.let_go.add(body.start_id)
-            case Start():
-                self.starts.add(body.start_id)
-            case Raise():
-                self.sent.add(token_of(body.data))
-            case ActivityRequest():
-                self.scheduled.add(_task_key(body))
-
-    def _settled(self, shadow: Shadow, entry: Outgoing) -> None:  # 4
-        """Its outbox key goes: it was delivered."""
-        if self.rolled_back or shadow.actor.id.split(":")[0] in self.forced:
-            return
-        target = self.shadows.get(ActorId(entry.type, entry.id))
-        body, delivered = entry.body, True
-        match body:
-            case ActivityRequest():
-                key = _task_key(body)
-                delivered = key in self.ended_runs or key in self.nowhere or shadow.actor.id in self.crashed
-            case Start():
-                delivered = body.start_id in self.created | self.cascades | self.let_go
-            case Raise() if target is not None and target.active_since is not None:
-                token = token_of(body.data)
-                passed = target.reset_at >= 0 or token in target.tokens or token in target.gone
-                delivered = passed
-            case ChildDone() if target is not None and target.meta is not None:
-                task = target.open.get(body.task_id)
-                waits = task is not None and task.nonce == body.nonce
-                received = any(
-                    isinstance(other, ChildDone) and other.task_id == body.task_id
-                    for other in target.inbox.values()
-                )
-                delivered = not waits or received or target.meta.execution_id != body.execution_id
-        self.require(delivered, "an outbox key was deleted before its delivery", shadow.actor, body)
-
-    # --- the whole actor ---------------------------------------------------------------------------------------------
-
-    def _whole(self, shadow: Shadow, record: ActorRecord) -> None:  # 2
-        meta = shadow.meta
-        if meta is None:
-            self.require(not record.values, "keys without metadata", shadow.actor)
-            return
-        actor = shadow.actor
-        self.require(meta.history == len(shadow.history), "metadata and history differ", actor)
-        first, after = meta.inbox_first, meta.inbox_next
-        self.require(all(first <= n < after for n in shadow.inbox), "metadata and inbox differ", actor)
-        self.require(all(n < meta.outbox_next for n in shadow.outbox), "metadata and outbox differ", actor)
-        count = (
-            1
-            + len(shadow.history)
-            + len(shadow.inbox)
-            + len(shadow.outbox)
-            + ("customStatus" in record.values)
-            + (ACCEPTED in record.values)
-        )
-        self.require(
-            len(record.values) == count, "keys that nothing accounts for", actor, sorted(record.values)
-        )
-        keys = bool(shadow.starts or shadow.events)
-        self.require(keys == (ACCEPTED in record.values), "keys of callers are not where they belong", actor)
-        begins = record.reminders.get(START)
-        self.require((begins is not None) == meta.early, "a scheduled start has no reminder", actor, meta)
-        if begins is not None:
-            right = begins.due == meta.scheduled and begins.data.decode() == meta.start_id
-            self.require(
-                right and not shadow.history, "a scheduled start has another reminder", actor, begins
-            )
-        row = record.row
-        if meta.status == "purged":
-            self.require(row is None, "a purged instance is listed", actor)
-            self.require(
-                not shadow.history and "customStatus" not in record.values,
-                "a purged instance is there",
-                actor,
-            )
-        else:
-            self.require(
-                row is not None and row.status == meta.status,
-                "the row has another status",
-                actor,
-                row and row.status,
-            )
-        for name, reminder in record.reminders.items():
-            if name.startswith("timer-"):
-                known = int(name[6:]) in shadow.timers and reminder.data.decode() == meta.execution_id
-                self.require(known, "a reminder without its timer", actor, name)
-        if shadow.finished:
-            self.require(not shadow.inbox, "a finished instance has an inbox", actor)
-            self.require(not record.reminders, "a finished instance has reminders", actor)
-
-    def replay(self, shadow: Shadow) -> None:  # 7
-        first = shadow.history[0]
-        assert isinstance(first, ExecutionStarted)
-        app = app_of(shadow.actor)
-        if first.name not in REGISTRIES[app].workflows:
-            return
-        run = _executors[app].run(RunInstance(app, "default", shadow.actor.id), first)
-        try:
-            replay = Replay(run)
-            for event in shadow.history:
-                replay.feed(event)
-            replay.finish()
-        except NonDeterminism as error:
-            self.violated(f"{shadow.actor.id} does not replay: {error.message}")
-        finally:
-            run.close()
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -798,17 +464,5 @@ class Checker:
         self.begun[key] = process
 
 
-def _task_key(request: ActivityRequest) -> TaskKey:
-    return TaskKey(request.instance_id, request.execution_id, request.task_id, request.nonce)
-
-
 def _short(value: Any) -> str:
     return type(value).__name__ if isinstance(value, PerdureError) else str(value)[:60]
-
-
-def app_of(actor: ActorId) -> str:
-    """The app of a workflow actor."""
-    return actor.type.split(".")[-2]
-
-
-_executors = {app: InProcessExecutor(registry) for app, registry in REGISTRIES.items()}

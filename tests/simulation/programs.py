@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+from perdure.statestore.contract import ActorId
 from perdure.workflow.activity_context import ActivityContext
 from perdure.workflow.context import WorkflowContext
 from perdure.workflow.registry import Registry
@@ -378,3 +379,8 @@ def detached_of(ops: list[Op], app: str = "sim") -> Iterator[tuple[str, str, lis
                 yield from detached_of(inner, "other")
             case ["branches", *inner]:
                 yield from detached_of(inner, app)
+
+
+def app_of(actor: ActorId) -> str:
+    """The app of a workflow actor."""
+    return actor.type.split(".")[-2]

@@ -16,12 +16,11 @@ from perdure.actors.expiry import EXPIRE
 from perdure.client import WorkflowClient
 from perdure.errors import PerdureError
 from perdure.workflow import rebuild, stall
-from tests.simulation import cancels, limits, reruns, starts
-from tests.simulation.checker import app_of
+from tests.simulation import cancels, limits, reruns, starts, whole_rules
 from tests.simulation.counting import CountStory, counting
 from tests.simulation.loop import Violation
 from tests.simulation.network import LATEST
-from tests.simulation.programs import Maker
+from tests.simulation.programs import Maker, app_of
 from tests.simulation.rings import SPEC, RingStory, ringing
 from tests.simulation.scenarios import SCENARIOS, Scenario, disturb, heal
 from tests.simulation.shadow import Shadow
@@ -258,7 +257,7 @@ def _check(world: World, told: list[Story]) -> None:
     checker = world.checker
     for shadow in checker.shadows.values():
         if shadow.history:
-            checker.replay(shadow)
+            whole_rules.replay(checker, shadow)
     for story in () if checker.rolled_back else told:
         story.check()
     for asked in checker.asked:
